@@ -1,0 +1,50 @@
+# Everything a newcomer needs: `make quickstart`, then `make test`. All of it happens inside .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test transformers-tests quality bench wheel clean
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1	/' | expand -t 24
+
+quickstart: $(INSTALLED)  ## install, fine-tune the bundled checkpoint on the bundled clips, classify one wav
+	$(BIN)/hf-audioformer quickstart
+
+test: transformers-tests  ## run the tests
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=2 $(BIN)/python -m pytest --quiet
+
+transformers-tests: $(INSTALLED_DEV)  ## fetch the common tests of the installed Transformers release
+	$(BIN)/python tests/transformers_tests.py
+
+quality: $(INSTALLED_DEV)  ## lint, format check, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED_DEV)  ## speed beside transformers.RoFormerModel and plain EncodecModel, as ratios
+	$(BIN)/python -m benchmarks
+
+wheel: $(INSTALLED_DEV)  ## build dist/*.whl
+	rm -rf dist build
+	$(BIN)/python -m build --wheel --outdir dist .
+
+clean:  ## remove the environment and everything built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing into $(VENV): about 5 GB, a few minutes ..."
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@

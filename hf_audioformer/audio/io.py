@@ -1,0 +1,105 @@
+"""Reading sound: a file that soundfile knows (wav, flac, ogg, opus, mp3) to a float32 mono waveform, or an error."""
+
+import io
+import os
+import re
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+__all__ = ["Audio", "load_audio"]
+
+# libsndfile's log of a wav, aiff or au whose header promises another number of bytes than the file holds.
+_DATA_SIZE_MISMATCH = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
+# Programs that write wav to a pipe cannot know its size and put a number at or near the maximum.
+_UNKNOWN_DATA_SIZE = 0x7FFF0000
+
+
+class Audio(TypedDict):
+    """A mono waveform, in the form that `pipeline("audio-classification")` and `datasets` use.
+
+    `array` is float32 (samples,), nominally in [-1, 1] (lossy formats may pass it a little); `sampling_rate` is in Hz.
+    """
+
+    array: np.ndarray
+    sampling_rate: int
+
+
+def load_audio(
+    source: str | os.PathLike[str] | bytes, sampling_rate: int | None = None, *, name: str | None = None
+) -> Audio:
+    """Decode a file, or the bytes of one, to a mono float32 waveform.
+
+    Channels are averaged. With `sampling_rate` (Hz) the waveform is resampled to it, otherwise it keeps its own rate.
+    `name` is what errors call the clip (default: its path).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not audio, truncated, without samples, or with NaN or infinite samples.
+    """
+    if isinstance(source, bytes):
+        name = name or f"<{len(source)} bytes of audio>"
+        file: io.BytesIO | str = io.BytesIO(source)
+    else:
+        name = name or os.fspath(source)
+        file = os.fspath(source)
+        if not Path(source).is_file():
+            found = "a folder" if Path(source).is_dir() else "nothing"
+            raise FileNotFoundError(f"{name}: expected an audio file, found {found} at that path")
+    waveform, rate = _decode(file, name)
+    if sampling_rate is not None and sampling_rate != rate:
+        waveform, rate = _resample(waveform, rate, sampling_rate), sampling_rate
+    return {"array": waveform, "sampling_rate": rate}
+
+
+def _decode(file: io.BytesIO | str, name: str) -> tuple[np.ndarray, int]:
+    """The checked waveform, float32 (samples,), and its sampling rate in Hz."""
+    import soundfile
+
+    try:
+        with soundfile.SoundFile(file) as sound:
+            samples = sound.read(dtype="float32", always_2d=True)
+            promised, log, rate = sound.frames, sound.extra_info, sound.samplerate
+    except (
+        soundfile.SoundFileError,
+        TypeError,
+    ) as error:  # soundfile takes a .raw path for headerless audio: TypeError
+        raise ValueError(
+            f"{name}: not readable as audio ({getattr(error, 'error_string', error)}) The file is damaged or of "
+            "another kind; wav, flac, ogg, opus and mp3 can be read, convert others first."
+        ) from error
+    _check_complete(len(samples), promised, log, name)
+    if len(samples) == 0:
+        raise ValueError(f"{name}: the file holds no samples. Remove the clip or replace the file.")
+    if not np.isfinite(samples).all():
+        first = int(np.flatnonzero(~np.isfinite(samples).all(axis=1))[0])
+        raise ValueError(f"{name}: sample {first} is NaN or infinite; all samples must be finite. Replace the file.")
+    return samples.mean(axis=1), rate
+
+
+def _check_complete(num_samples: int, promised: int, log: str, name: str) -> None:
+    """Refuse a file that ends before its header says: decoders return the first part of it without a word."""
+    mismatch = _DATA_SIZE_MISMATCH.search(log)
+    if mismatch:
+        declared, present = int(mismatch[1]), int(mismatch[2])
+        if present < declared < _UNKNOWN_DATA_SIZE:
+            raise ValueError(
+                f"{name}: truncated, the header promises {declared} bytes of audio and the file holds {present}. "
+                "Copy or download it again."
+            )
+    if num_samples < promised:
+        raise ValueError(
+            f"{name}: truncated, the header promises {promised} samples and {num_samples} could be decoded. "
+            "Copy or download it again."
+        )
+
+
+def _resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+    import torch
+
+    from ..models.audioformer.feature_extraction_audioformer import resample
+
+    if new_rate <= 0:
+        raise ValueError(f"sampling_rate must be a positive number of Hz, got {new_rate}")
+    return resample(torch.from_numpy(waveform), rate, new_rate).numpy()

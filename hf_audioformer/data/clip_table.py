@@ -1,0 +1,80 @@
+"""`ClipTable`: labelled clips in a `datasets.Dataset`, decoded one by one on request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..audio import Audio, load_audio
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["ClipTable", "decode_audio_column"]
+
+
+def decode_audio_column(row: Mapping[str, Any]) -> Audio:
+    """Decode the `audio` entry of a row: its `bytes`, or the file at its `path`."""
+    audio = row["audio"]
+    source = audio["path"] if audio["bytes"] is None else audio["bytes"]
+    return load_audio(source, name=f"clip {row['id']!r}")
+
+
+@dataclass(frozen=True)
+class ClipTable:
+    """Labelled clips.
+
+    `table` has the columns `id` (str, unique), `label` (class index) or, when `multi_label`, `labels` (list of class
+    indices), what `load_row` needs to make the sound (by default `audio` = {"bytes", "path"}), and all else the source
+    has, such as `fold`, `speaker`, `split`.
+    `label_names[i]` is the name of class i.
+    """
+
+    table: datasets.Dataset
+    label_names: tuple[str, ...]
+    multi_label: bool
+    load_row: Callable[[Mapping[str, Any]], Audio] = decode_audio_column
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The unique name of each clip."""
+        return self.column("id")
+
+    def column(self, name: str) -> list[Any]:
+        """All values of a column, one per clip.
+
+        Raises:
+            ValueError: there is no such column.
+        """
+        if name not in self.table.column_names:
+            raise ValueError(f"no column {name!r} in the clips; there are {', '.join(sorted(self.table.column_names))}")
+        return self.table[name][:]
+
+    def load(self, index: int) -> Audio:
+        """The waveform of clip `index`, at its own sampling rate.
+
+        Raises:
+            FileNotFoundError, ValueError: the sound cannot be read; the message names the clip.
+        """
+        return self.load_row(self.table[index])
+
+    def targets(self, indices: Sequence[int] | None = None) -> np.ndarray:
+        """Labels of the clips (default: all): int64 (clips,); if `multi_label` multi-hot float32 (clips, classes)."""
+        table = self.table if indices is None else self.table.select(indices)
+        if not self.multi_label:
+            return np.asarray(table["label"][:], dtype=np.int64)
+        targets = np.zeros((len(table), len(self.label_names)), dtype=np.float32)
+        for row, classes in enumerate(table["labels"][:]):
+            targets[row, classes] = 1.0
+        return targets
+
+    def select(self, indices: Sequence[int]) -> ClipTable:
+        """The clips at `indices`, in that order."""
+        return replace(self, table=self.table.select(indices))

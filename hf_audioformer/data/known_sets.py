@@ -1,0 +1,130 @@
+"""Sets known by name: the bundled spoken commands, and the real audio in the folder `HF_AUDIOFORMER_DATA`."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..audio import Audio
+from .clip_table import decode_audio_column
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["KNOWN_SETS", "MixtureRenderer"]
+
+LoadRow = Callable[[Mapping[str, Any]], Audio]
+
+MIXTURE_SECONDS = 10.0
+MIXTURE_CLIP_RMS = 0.05
+MIXTURE_PEAK = 0.95
+
+
+def read_commands() -> tuple[datasets.Dataset, LoadRow]:
+    """The spoken commands that come with the package: columns `voice` and `split`."""
+    import datasets
+
+    path = files("hf_audioformer") / "assets" / "commands" / "commands.parquet"
+    return datasets.Dataset.from_parquet(str(path)), decode_audio_column
+
+
+def read_fsdd() -> tuple[datasets.Dataset, LoadRow]:
+    """The Free Spoken Digit Dataset: columns `speaker` and `split` (the official one)."""
+    return _parquet_with_ids("fsdd.parquet"), decode_audio_column
+
+
+def read_esc10() -> tuple[datasets.Dataset, LoadRow]:
+    """ESC-10: column `fold`; clips of one recording share a fold."""
+    return _parquet_with_ids("esc10.parquet"), decode_audio_column
+
+
+def read_esc10_mix() -> tuple[datasets.Dataset, LoadRow]:
+    """Ten-second mixtures of ESC-10 clips with one to four labels, rendered when loaded: column `fold`."""
+    import datasets
+
+    esc10 = _parquet_with_ids("esc10.parquet")
+    with open(_data_file("esc10_mix.csv"), encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    label = esc10.features["label"]
+    features = datasets.Features(
+        {
+            "id": datasets.Value("string"),
+            "fold": datasets.Value("int32"),
+            "clips": datasets.List(datasets.Value("string")),
+            "offsets_s": datasets.List(datasets.Value("float64")),
+            "gains_db": datasets.List(datasets.Value("float64")),
+            "labels": datasets.List(label),
+        }
+    )
+    columns = {
+        "id": [row["mix_id"] for row in rows],
+        "fold": [int(row["fold"]) for row in rows],
+        "clips": [row["clips"].split("|") for row in rows],
+        "offsets_s": [[float(offset) for offset in row["offsets_s"].split("|")] for row in rows],
+        "gains_db": [[float(gain) for gain in row["gains_db"].split("|")] for row in rows],
+        "labels": [label.str2int(row["labels"].split("|")) for row in rows],
+    }
+    renderer = MixtureRenderer(esc10, {clip_id: index for index, clip_id in enumerate(esc10["id"])})
+    return datasets.Dataset.from_dict(columns, features=features), renderer
+
+
+KNOWN_SETS: dict[str, Callable[[], tuple[datasets.Dataset, LoadRow]]] = {
+    "commands": read_commands,
+    "esc10": read_esc10,
+    "esc10_mix": read_esc10_mix,
+    "fsdd": read_fsdd,
+}
+
+
+@dataclass(frozen=True)
+class MixtureRenderer:
+    """Renders a row of clip names, offsets and gains.
+
+    Each clip is brought to RMS 0.05, then to its gain, and placed at its offset in a buffer of 10 s (cut at the end);
+    a sum that peaks above 0.95 is scaled down to 0.95.
+    """
+
+    clips: datasets.Dataset
+    row_of: dict[str, int]
+
+    def __call__(self, row: Mapping[str, Any]) -> Audio:
+        sounds = [decode_audio_column(self.clips[self.row_of[name]]) for name in row["clips"]]
+        sampling_rate = sounds[0]["sampling_rate"]
+        mixture = np.zeros(round(MIXTURE_SECONDS * sampling_rate), dtype=np.float32)
+        for sound, offset_seconds, gain_db in zip(sounds, row["offsets_s"], row["gains_db"], strict=True):
+            waveform = sound["array"] * (MIXTURE_CLIP_RMS / _rms(sound["array"]) * 10 ** (gain_db / 20))
+            start = round(offset_seconds * sampling_rate)
+            mixture[start : start + len(waveform)] += waveform[: len(mixture) - start]
+        peak = np.abs(mixture).max()
+        return {"array": mixture * min(1.0, MIXTURE_PEAK / peak), "sampling_rate": sampling_rate}
+
+
+def _rms(waveform: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))))
+
+
+def _parquet_with_ids(name: str) -> datasets.Dataset:
+    """A parquet file whose `audio` paths are the names of its clips."""
+    import datasets
+
+    table = datasets.Dataset.from_parquet(str(_data_file(name)))
+    return table.add_column("id", [audio["path"] for audio in table["audio"]])
+
+
+def _data_file(name: str) -> Path:
+    folder = os.environ.get("HF_AUDIOFORMER_DATA")
+    if not folder:
+        raise ValueError(
+            f"{name} is needed: set the environment variable HF_AUDIOFORMER_DATA to the folder that has it"
+        )
+    path = Path(folder) / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; HF_AUDIOFORMER_DATA={folder} must be the folder with {name}")
+    return path

@@ -1,0 +1,300 @@
+"""Reading labelled clips from a folder, a csv, a parquet, the Hub, or a set known by name."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .clip_table import ClipTable, decode_audio_column
+from .known_sets import KNOWN_SETS, LoadRow
+from .labels import index_labels
+
+if TYPE_CHECKING:
+    import datasets
+
+__all__ = ["read_clips"]
+
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"})
+UNREADABLE_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp"})
+SPLIT_FOLDERS = frozenset({"train", "training", "validation", "valid", "val", "dev", "test", "eval"})
+
+
+def read_clips(
+    source: str | os.PathLike[str],
+    *,
+    audio_column: str | None = None,
+    audio_root: str | os.PathLike[str] | None = None,
+    label_column: str | None = None,
+    label_separator: str = ";",
+    multi_label: bool | None = None,
+    label_names: Sequence[str] | None = None,
+    hub_config: str | None = None,
+    revision: str | None = None,
+) -> ClipTable:
+    """Read labelled clips; no audio is decoded yet.
+
+    `source` is one of
+    * a known set: "commands" (part of the package), "esc10", "fsdd", "esc10_mix" (in the folder `HF_AUDIOFORMER_DATA`);
+    * a folder with `metadata.csv`, or with one subfolder per class, either directly or under `train`, `test`, ...,
+      which then becomes the column `split`;
+    * a `.csv` with a column of paths, or a `.parquet` with a column of audio bytes or paths;
+    * the id of a data set on the Hub (`hub_config` and `revision` choose among its versions); its splits are joined
+      and named in the column `split`.
+
+    Paths are relative to `audio_root` (default: the folder of the csv or parquet) and must stay inside it.
+    `audio_column` and `label_column` default to the usual names. A clip has several labels if `multi_label` says so; by
+    default, if the column is named "labels", holds lists, or holds text with `label_separator`.
+    `label_names` fixes the classes and their order (those of a checkpoint, say); by default the order of the source's
+    `ClassLabel`, otherwise the names found, sorted.
+
+    Raises:
+        ValueError: columns missing or ambiguous, no clips, bad labels, repeated ids, paths that leave their folder.
+        FileNotFoundError: the source, or a clip it names, does not exist.
+        ConnectionError: the Hub has no such data set or cannot be reached.
+    """
+    source = os.fspath(source)
+    load_row: LoadRow = decode_audio_column
+    if source in KNOWN_SETS:
+        table, load_row = KNOWN_SETS[source]()
+    elif os.path.isdir(source):
+        table = _read_folder(Path(source), audio_column, audio_root)
+    elif source.endswith(".csv"):
+        table = _read_csv(Path(source), audio_column, audio_root)
+    elif source.endswith(".parquet"):
+        table = _read_parquet(Path(source), audio_column, audio_root)
+    else:
+        table = _read_hub(source, audio_column, hub_config, revision)
+    if len(table) == 0:
+        raise ValueError(f"{source}: no clips found")
+    _check_unique_ids(table["id"], source)
+    column = _choose_column(table.column_names, label_column, ("label", "labels"), "label_column", source)
+    table, names, multi_label = index_labels(table, column, label_separator, multi_label, label_names, source)
+    return ClipTable(table, names, multi_label, load_row)
+
+
+def _read_folder(folder: Path, audio_column: str | None, audio_root: str | os.PathLike[str] | None) -> datasets.Dataset:
+    if (folder / "metadata.csv").is_file():
+        return _read_csv(folder / "metadata.csv", audio_column, audio_root)
+    rows = [_folder_row(folder, path) for path in _audio_files(folder)]
+    if not rows:
+        raise ValueError(
+            f"{folder}: no clips found; expected metadata.csv, or one subfolder per class with files "
+            f"{', '.join(sorted(AUDIO_SUFFIXES))}"
+        )
+    with_split = [row for row in rows if "split" in row]
+    if 0 < len(with_split) < len(rows):
+        raise ValueError(
+            f"{folder}: {with_split[0]['id']} lies in a split folder and others do not; put every class folder under "
+            f"split folders ({', '.join(sorted(SPLIT_FOLDERS))}) or none"
+        )
+    return _dataset_of_rows(rows)
+
+
+def _audio_files(folder: Path) -> list[Path]:
+    """The audio files below a folder, hidden ones left out, in the order of their names."""
+    paths = sorted(
+        path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(folder).parts)
+    )
+    for path in paths:
+        if path.suffix.lower() in UNREADABLE_SUFFIXES:
+            raise ValueError(f"{path}: {path.suffix} cannot be read; convert it to wav or flac")
+    return [path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES]
+
+
+def _folder_row(folder: Path, path: Path) -> dict[str, Any]:
+    """[split/]class/file -> a row."""
+    name = path.relative_to(folder)
+    *parents, _ = name.parts
+    split = parents.pop(0) if len(parents) == 2 and parents[0].lower() in SPLIT_FOLDERS else None
+    if len(parents) != 1:
+        raise ValueError(
+            f"{path}: cannot tell its class; without metadata.csv files must lie in {folder}/<class>/ or "
+            f"{folder}/<split>/<class>/"
+        )
+    row = {"id": name.as_posix(), "audio": {"bytes": None, "path": str(path)}, "label": parents[0]}
+    return row if split is None else row | {"split": split}
+
+
+def _read_csv(path: Path, audio_column: str | None, audio_root: str | os.PathLike[str] | None) -> datasets.Dataset:
+    rows = _csv_rows(path)
+    if not rows:
+        raise ValueError(f"{path}: no clips found, the file has no rows")
+    column = _choose_column(list(rows[0]), audio_column, _audio_candidates(rows[0]), "audio_column", path)
+    root = path.parent if audio_root is None else Path(audio_root)
+    for row in rows:
+        name = row.pop(column)
+        row.setdefault("id", name)
+        row["audio"] = {"bytes": None, "path": _contained_path(root, name, path)}
+    return _dataset_of_rows(rows)
+
+
+def _csv_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        repeated = sorted({name for name in header if header.count(name) > 1})
+        if repeated:
+            raise ValueError(
+                f"{path}: the header repeats {', '.join(map(repr, repeated))}; column names must be unique"
+            )
+        rows = []
+        for cells in reader:
+            if cells and len(cells) != len(header):
+                raise ValueError(f"{path}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}")
+            if cells:
+                rows.append(dict(zip(header, cells, strict=True)))
+    return rows
+
+
+def _read_parquet(path: Path, audio_column: str | None, audio_root: str | os.PathLike[str] | None) -> datasets.Dataset:
+    import datasets
+    import pyarrow
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        table = datasets.Dataset.from_parquet(str(path))
+    except (pyarrow.ArrowException, datasets.exceptions.DatasetGenerationError) as error:
+        raise ValueError(f"{path}: not a readable parquet file ({error})") from error
+    return _with_audio(table, audio_column, path.parent if audio_root is None else Path(audio_root), path)
+
+
+def _read_hub(name: str, audio_column: str | None, config: str | None, revision: str | None) -> datasets.Dataset:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
+        near = difflib.get_close_matches(name, KNOWN_SETS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise FileNotFoundError(
+            f"{name!r}: {hint}expected an existing folder, a .csv, a .parquet, the id of a data set on the Hub "
+            f"(owner/name), or one of {', '.join(KNOWN_SETS)}"
+        )
+    return _load_from_hub(name, audio_column, config, revision)
+
+
+def _load_from_hub(name: str, audio_column: str | None, config: str | None, revision: str | None) -> datasets.Dataset:
+    import datasets
+
+    try:
+        splits = datasets.load_dataset(name, config, revision=revision)
+    except (OSError, datasets.exceptions.DatasetNotFoundError) as error:
+        raise ConnectionError(
+            f"{name!r} is not a local folder or file, and as a data set on the Hub it could not be loaded: {error}. "
+            "Check the name and the network, or give a local path."
+        ) from error
+    tables = [
+        table if "split" in table.column_names else table.add_column("split", [split] * len(table))
+        for split, table in splits.items()
+    ]
+    return _with_audio(datasets.concatenate_datasets(tables), audio_column, None, name)
+
+
+def _with_audio(
+    table: datasets.Dataset, audio_column: str | None, root: Path | None, source: Path | str
+) -> datasets.Dataset:
+    """Name the audio column `audio`, switch its decoding off, turn paths into existing files, and add ids."""
+    import datasets
+
+    column = _choose_column(
+        table.column_names, audio_column, _audio_candidates(table.column_names), "audio_column", source
+    )
+    table = _rename_column(table, column, "audio")
+    if isinstance(table.features["audio"], datasets.Audio):
+        table = table.cast_column("audio", datasets.Audio(decode=False))
+    names, has_bytes = _audio_names(table, source)
+    if not has_bytes:
+        entries = [{"bytes": None, "path": _contained_path(root, name, source)} for name in names]
+        table = table.remove_columns("audio").add_column("audio", entries, feature=_audio_struct())
+    if "id" in table.column_names:
+        return table.cast_column("id", datasets.Value("string"))
+    usable = all(names) and len(set(names)) == len(names)
+    return table.add_column("id", names if usable else [f"{row:08d}" for row in range(len(names))])
+
+
+def _audio_names(table: datasets.Dataset, source: Path | str) -> tuple[list[str], bool]:
+    """The path or name of each clip ("" for none), and whether the table holds the sound (told without reading it)."""
+    import pyarrow
+    import pyarrow.compute
+
+    audio = table.data.column("audio")
+    if pyarrow.types.is_string(audio.type) or pyarrow.types.is_large_string(audio.type):
+        return [name or "" for name in audio.to_pylist()], False
+    if not pyarrow.types.is_struct(audio.type) or not {"bytes", "path"} <= {field.name for field in audio.type}:
+        raise ValueError(
+            f"{source}: the audio column holds {audio.type}; expected paths, or structs of 'bytes' and 'path'"
+        )
+    names = [name or "" for name in pyarrow.compute.struct_field(audio, "path").to_pylist()]
+    missing = pyarrow.compute.struct_field(audio, "bytes").null_count
+    if 0 < missing < len(names):
+        raise ValueError(f"{source}: {missing} of {len(names)} clips have no audio bytes; expected all or none")
+    return names, missing == 0
+
+
+def _audio_struct() -> Mapping[str, Any]:
+    import datasets
+
+    return {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+
+
+def _dataset_of_rows(rows: list[dict[str, Any]]) -> datasets.Dataset:
+    """Rows of text and one `audio` entry each."""
+    import datasets
+
+    text = {name: datasets.Value("string") for name in rows[0] if name != "audio"}
+    return datasets.Dataset.from_list(rows, features=datasets.Features(text | {"audio": _audio_struct()}))
+
+
+def _contained_path(root: Path | None, name: str, source: Path | str) -> str:
+    """The existing file `name` below `root` (None: `name` is a path given by the Hub's own cache)."""
+    path = Path(name) if root is None else root / name
+    if root is not None and not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root)):
+        raise ValueError(f"{source}: the path {name!r} leads out of {root}; paths must stay below audio_root")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{source} names {name!r}, but there is no file {path}; paths are relative to audio_root"
+        )
+    return str(path)
+
+
+def _audio_candidates(columns: Iterable[str]) -> tuple[str, ...]:
+    return ("audio",) if "audio" in columns else ("file_name", "path")
+
+
+def _choose_column(
+    columns: Sequence[str], given: str | None, candidates: Sequence[str], argument: str, source: Path | str
+) -> str:
+    """The column the user named, or the only one with a usual name."""
+    found = ", ".join(map(repr, columns))
+    if given is not None:
+        if given in columns:
+            return given
+        near = difflib.get_close_matches(given, columns, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{source}: {argument}={given!r} is not a column{hint} The columns are {found}.")
+    present = [name for name in candidates if name in columns]
+    if len(present) != 1:
+        what = f"{' and '.join(map(repr, present))} both look like it" if present else "none has a usual name"
+        usual = " or ".join(map(repr, candidates))
+        raise ValueError(f"{source}: {argument} is not clear, {what} ({usual}). Choose one of the columns {found}.")
+    return present[0]
+
+
+def _rename_column(table: datasets.Dataset, old: str, new: str) -> datasets.Dataset:
+    if old == new:
+        return table
+    return table.remove_columns([name for name in table.column_names if name == new]).rename_column(old, new)
+
+
+def _check_unique_ids(ids: Iterable[str], source: str) -> None:
+    first_row: dict[str, int] = {}
+    for row, clip_id in enumerate(ids):
+        if clip_id in first_row:
+            raise ValueError(
+                f"{source}: the clip {clip_id!r} appears in rows {first_row[clip_id]} and {row}; ids must be unique"
+            )
+        first_row[clip_id] = row

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["index_labels"]
+__all__ = ["index_labels", "sorted_names"]
 
 
 def index_labels(
@@ -37,7 +37,7 @@ def index_labels(
         )
         for clip_id, cell in zip(table["id"], cells, strict=True)
     ]
-    names = tuple(label_names or declared or _sorted_names(name for clip in per_clip for name in clip))
+    names = tuple(label_names or declared or sorted_names(name for clip in per_clip for name in clip))
     _check_names(names, per_clip, source)
     index = {name: position for position, name in enumerate(names)}
     indices = [[index[name] for name in clip] for clip in per_clip]
@@ -81,7 +81,7 @@ def _name(value: Any, declared: list[str] | None, where: str) -> str:
     return str(value).strip()
 
 
-def _sorted_names(names: Iterable[str]) -> list[str]:
+def sorted_names(names: Iterable[str]) -> list[str]:
     """In alphabetical order, or by value when all are whole numbers."""
     distinct = set(names)
     return sorted(sorted(distinct), key=int if all(name.isdecimal() for name in distinct) else str)

@@ -1,0 +1,173 @@
+"""Clips as code sequences to padded batches, and the masking of masked language modelling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["CodeCollator", "MaskedCodeCollator"]
+
+IGNORED_LABEL = -100
+
+
+@dataclass(frozen=True)
+class CodeCollator:
+    """Pads code sequences on the right and stacks their labels.
+
+    Takes clips `{"input_ids": (frames,) or (frames, codebooks) integers, "labels": class index | multi-hot | float |
+    absent}`; returns `input_ids` int64 (batch, frames[, codebooks]), `attention_mask` int64 (batch, frames) and, when
+    given, `labels`: int64 (batch,), or float32 (batch,) or (batch, classes).
+
+    Raises:
+        ValueError: a clip without frames, clips of different form, labels for some of the clips only.
+    """
+
+    pad_token_id: int
+
+    def __call__(self, clips: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        codes = [torch.as_tensor(clip["input_ids"], dtype=torch.int64) for clip in clips]
+        _check_codes(codes)
+        batch = {
+            "input_ids": _pad(codes, self.pad_token_id),
+            "attention_mask": _pad([torch.ones(len(code), dtype=torch.int64) for code in codes], 0),
+        }
+        labelled = ["labels" in clip for clip in clips]
+        if any(labelled):
+            if not all(labelled):
+                raise ValueError(
+                    f"clip {labelled.index(False)} of the batch has no 'labels' and others have; label all or none"
+                )
+            batch["labels"] = _stack_labels([clip["labels"] for clip in clips])
+        return batch
+
+
+@dataclass(frozen=True)
+class MaskedCodeCollator:
+    """Pads code sequences and hides a share of the codes, to be predicted.
+
+    Returns `input_ids` with hidden codes, `attention_mask`, and `labels` = the true code where one was hidden, -100
+    elsewhere. Token ids follow the codes: BOA = codebook_size, EOA + 1, MASK + 2, PAD + 3; only codes are ever hidden.
+
+    `rate` of the frames of a clip are hidden, in spans of `span_frames`. A hidden code becomes MASK, a random code, or
+    stays, with the probabilities `mask_share`, `random_share` and the rest. Of several codebooks whole frames are
+    hidden, or with `per_codebook` other frames in each.
+
+    The draw depends on (seed, epoch, `clip_index` of the clip) alone: not on the batch, the process or the worker. The
+    epoch lies in shared memory, so that `set_epoch` also reaches worker processes that are running already.
+
+    Raises:
+        ValueError: settings out of range; clips as for `CodeCollator`, or without `clip_index`.
+    """
+
+    codebook_size: int
+    rate: float = 0.25
+    span_frames: int = 1
+    mask_share: float = 1.0
+    random_share: float = 0.0
+    per_codebook: bool = False
+    seed: int = 0
+    _epoch: torch.Tensor = field(
+        default_factory=lambda: torch.zeros((), dtype=torch.int64).share_memory_(),
+        init=False,
+        repr=False,
+        compare=False,
+    )
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise ValueError(f"rate must lie between 0 and 1, got {self.rate}")
+        if self.span_frames < 1:
+            raise ValueError(f"span_frames must be at least 1, got {self.span_frames}")
+        if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1:
+            raise ValueError(
+                f"mask_share={self.mask_share} and random_share={self.random_share} must not be negative, nor together "
+                "more than 1"
+            )
+
+    @property
+    def mask_token_id(self) -> int:
+        return self.codebook_size + 2
+
+    @property
+    def pad_token_id(self) -> int:
+        return self.codebook_size + 3
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other masks from now on; call it before the epoch's first batch is asked for."""
+        self._epoch.fill_(epoch)
+
+    def __call__(self, clips: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        masked, labels = [], []
+        for position, clip in enumerate(clips):
+            if "clip_index" not in clip:
+                raise ValueError(f"clip {position} of the batch has no 'clip_index'; the masks are keyed by it")
+            ids, clip_labels = self._mask(np.asarray(clip["input_ids"]), int(clip["clip_index"]))
+            masked.append({"input_ids": ids})
+            labels.append(torch.from_numpy(clip_labels))
+        batch = CodeCollator(self.pad_token_id)(masked)
+        return batch | {"labels": _pad(labels, IGNORED_LABEL)}
+
+    def _mask(self, ids: np.ndarray, clip_index: int) -> tuple[np.ndarray, np.ndarray]:
+        """The ids with some codes hidden, and the labels, both int64 in the shape of `ids`."""
+        random = np.random.Generator(
+            np.random.Philox(np.random.SeedSequence([self.seed, int(self._epoch), clip_index]))
+        )
+        hidden = np.array(ids, dtype=np.int64).reshape(len(ids), -1)
+        labels = np.full_like(hidden, IGNORED_LABEL)
+        together = 1 if self.per_codebook else hidden.shape[1]
+        for first in range(0, hidden.shape[1], together):
+            codebooks = slice(first, first + together)
+            self._hide(random, hidden[:, codebooks], labels[:, codebooks])
+        return hidden.reshape(ids.shape), labels.reshape(ids.shape)
+
+    def _hide(self, random: np.random.Generator, ids: np.ndarray, labels: np.ndarray) -> None:
+        """Hide frames of `ids` (frames, codebooks) and note their codes in `labels`, both in place."""
+        frames = self._draw_frames(random, np.flatnonzero((ids < self.codebook_size).all(axis=1)))
+        labels[frames] = ids[frames]
+        fate = random.random(len(frames))
+        noise = random.integers(self.codebook_size, size=(len(frames), ids.shape[1]))
+        replaced = (self.mask_share <= fate) & (fate < self.mask_share + self.random_share)
+        ids[frames[fate < self.mask_share]] = self.mask_token_id
+        ids[frames[replaced]] = noise[replaced]
+
+    def _draw_frames(self, random: np.random.Generator, candidates: np.ndarray) -> np.ndarray:
+        """`rate` of the candidates (at least one), as spans that do not overlap, placed uniformly."""
+        wanted = max(1, round(self.rate * len(candidates)))
+        span = min(self.span_frames, wanted)
+        count = min(round(wanted / span), len(candidates) // span)
+        starts = np.sort(random.choice(len(candidates) - count * (span - 1), size=count, replace=False))
+        starts += np.arange(count) * (span - 1)
+        return candidates[(starts[:, None] + np.arange(span)).reshape(-1)]
+
+
+def _check_codes(codes: Sequence[torch.Tensor]) -> None:
+    for position, code in enumerate(codes):
+        if code.ndim not in (1, 2) or code.numel() == 0:
+            raise ValueError(
+                f"clip {position} of the batch has input_ids of shape {tuple(code.shape)}; expected (frames,) or "
+                "(frames, codebooks), and at least one frame"
+            )
+        if code.shape[1:] != codes[0].shape[1:]:
+            raise ValueError(
+                f"clip {position} of the batch has input_ids of shape {tuple(code.shape)} and clip 0 "
+                f"{tuple(codes[0].shape)}; all clips must have the same codebooks"
+            )
+
+
+def _pad(sequences: Sequence[torch.Tensor], value: int) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True, padding_value=value)
+
+
+def _stack_labels(labels: Sequence[Any]) -> torch.Tensor:
+    """Class indices as int64 (batch,), all else (also integer multi-hot) as float32."""
+    tensors = [torch.as_tensor(label) for label in labels]
+    if len({tensor.shape for tensor in tensors}) > 1:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        raise ValueError(f"the labels of the batch have different shapes: {shapes}")
+    stacked = torch.stack(tensors)
+    is_class_index = stacked.ndim == 1 and not stacked.is_floating_point()
+    return stacked.to(torch.int64 if is_class_index else torch.float32)

@@ -1,0 +1,237 @@
+"""Dividing clips into train, validation and test.
+
+Clips that share a value of `group_column` (speaker, recording) never lie on two sides. Validation is cut from the
+training part, never from the test part. All draws depend on the seed and the order of the clips alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+
+from .clip_table import ClipTable
+from .labels import sorted_names
+
+__all__ = ["Split", "SplitArguments", "make_splits"]
+
+SplitKind = Literal["column", "folds", "drawn_folds", "fraction"]
+
+
+@dataclass(frozen=True)
+class SplitArguments:
+    """How clips are divided; a section of a recipe's YAML file."""
+
+    kind: SplitKind = field(
+        default="fraction",
+        metadata={
+            "help": "column: its values name the parts; folds: each value of the column is tested once (leave one "
+            "speaker out); drawn_folds: cross-validation with num_folds drawn folds; fraction: one drawn test part"
+        },
+    )
+    column: str | None = field(default=None, metadata={"help": "for kind column and folds: the column with the values"})
+    train_values: list[str | int] = field(
+        default_factory=lambda: ["train"], metadata={"help": "for kind column: values that mean train"}
+    )
+    validation_values: list[str | int] = field(
+        default_factory=lambda: ["validation"],
+        metadata={"help": "for kind column: values that mean validation; without such clips it is cut from train"},
+    )
+    test_values: list[str | int] = field(
+        default_factory=lambda: ["test"], metadata={"help": "for kind column: values that mean test"}
+    )
+    num_folds: int = field(default=5, metadata={"help": "for kind drawn_folds: how many folds"})
+    run_folds: list[str | int] | None = field(
+        default=None, metadata={"help": "run only these folds (values of the column, or 1 to num_folds); default all"}
+    )
+    test_fraction: float = field(default=0.2, metadata={"help": "for kind fraction: share of the clips tested"})
+    validation_fraction: float = field(
+        default=0.1, metadata={"help": "share of the training clips used for validation; 0 for none"}
+    )
+    group_column: str | None = field(
+        default=None, metadata={"help": "clips with the same value of this column stay together (speaker, recording)"}
+    )
+    seed: int = field(default=0, metadata={"help": "seed of the draws"})
+
+    def __post_init__(self) -> None:
+        kinds = get_args(SplitKind)
+        if self.kind not in kinds:
+            near = difflib.get_close_matches(str(self.kind), kinds, n=1, cutoff=0)
+            raise ValueError(f"kind={self.kind!r}: did you mean {near[0]!r}? The kinds are {', '.join(kinds)}")
+        if (self.column is not None) != (self.kind in ("column", "folds")):
+            need = "needs a column" if self.column is None else f"does not use column={self.column!r} (group_column?)"
+            raise ValueError(f"kind={self.kind!r} {need}")
+        if not 0 < self.test_fraction < 1:
+            raise ValueError(f"test_fraction must lie between 0 and 1, got {self.test_fraction}")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction must be at least 0 and below 1, got {self.validation_fraction}")
+        if self.num_folds < 2:
+            raise ValueError(f"num_folds must be at least 2, got {self.num_folds}")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Indices of clips, each list in rising order; `name` tells the splits of one protocol apart."""
+
+    name: str
+    train: list[int]
+    validation: list[int]
+    test: list[int]
+
+
+def make_splits(clips: ClipTable, arguments: SplitArguments) -> list[Split]:
+    """The splits to train and test on, one per fold, or a single one for the kinds `column` and `fraction`.
+
+    Raises:
+        ValueError: a column or value that does not exist, a part that is empty or has one class only, a group on two
+            sides.
+    """
+    targets = _one_hot(clips)
+    groups = _codes(clips, arguments.group_column)
+    splits = [
+        _with_validation(split, targets, groups, arguments)
+        for split in _train_and_test(clips, targets, groups, arguments)
+    ]
+    for split in splits:
+        _check(split, targets, groups, arguments)
+    return splits
+
+
+def _train_and_test(
+    clips: ClipTable, targets: np.ndarray, groups: np.ndarray, arguments: SplitArguments
+) -> Iterator[Split]:
+    if arguments.kind == "column":
+        yield _named_parts(clips, arguments)
+    elif arguments.kind == "fraction":
+        test = _draw(targets, groups, arguments.test_fraction, arguments.seed)
+        yield Split("fraction", _where(~test), [], _where(test))
+    elif arguments.kind == "folds":
+        values = _text_column(clips, arguments.column or "")
+        for value in _chosen(sorted_names(values), arguments.run_folds):
+            test = values == value
+            yield Split(f"{arguments.column}_{value}", _where(~test), [], _where(test))
+    else:
+        folds = _deal(targets, groups, arguments.num_folds, arguments.seed)
+        for name in _chosen([str(fold + 1) for fold in range(arguments.num_folds)], arguments.run_folds):
+            test = folds == int(name) - 1
+            yield Split(f"fold_{name}", _where(~test), [], _where(test))
+
+
+def _named_parts(clips: ClipTable, arguments: SplitArguments) -> Split:
+    values = _text_column(clips, arguments.column or "")
+    part_values = {
+        "train": [str(value) for value in arguments.train_values],
+        "validation": [str(value) for value in arguments.validation_values],
+        "test": [str(value) for value in arguments.test_values],
+    }
+    named = [value for part in part_values.values() for value in part]
+    repeated = sorted({value for value in named if named.count(value) > 1})
+    if repeated:
+        raise ValueError(f"column {arguments.column!r}: {repeated} are named for two parts; each value has one")
+    unnamed = sorted_names(set(values) - set(named))
+    if unnamed:
+        raise ValueError(
+            f"column {arguments.column!r}: the value {unnamed[0]!r} is neither in train_values {part_values['train']}, "
+            f"validation_values {part_values['validation']} nor test_values {part_values['test']}"
+        )
+    return Split(arguments.column or "", **{part: _where(np.isin(values, of)) for part, of in part_values.items()})
+
+
+def _with_validation(split: Split, targets: np.ndarray, groups: np.ndarray, arguments: SplitArguments) -> Split:
+    if split.validation or arguments.validation_fraction == 0 or not split.train:
+        return split
+    train = np.asarray(split.train)
+    held_out = _draw(targets[train], groups[train], arguments.validation_fraction, arguments.seed)
+    return Split(split.name, train[~held_out].tolist(), train[held_out].tolist(), split.test)
+
+
+def _draw(targets: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """A mask (clips,) of whole groups that hold about `fraction` of every class.
+
+    Groups are visited in random order and taken while that brings the class counts nearer to the wanted ones.
+    """
+    _, groups = np.unique(groups, return_inverse=True)
+    counts = _group_counts(targets, groups)
+    weights = 1 / np.maximum(counts.sum(0), 1)
+    missing = fraction * counts.sum(0)
+    taken = np.zeros(len(counts), dtype=bool)
+    for group in np.random.default_rng(seed).permutation(len(counts)):
+        rest = missing - counts[group]
+        if weights @ (rest**2 - missing**2) < 0:
+            taken[group], missing = True, rest
+    if not taken.any():  # every group is large; one of them is still wanted
+        taken[np.argmin(((missing - counts) ** 2) @ weights)] = True
+    return taken[groups]
+
+
+def _deal(targets: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
+    """A fold number (clips,) for whole groups: each goes, large ones first, where its classes are rarest."""
+    counts = _group_counts(targets, groups)
+    weights = 1 / np.maximum(counts.sum(0), 1)
+    order = np.random.default_rng(seed).permutation(len(counts))
+    order = order[np.argsort(-counts[order].sum(1), kind="stable")]
+    held = np.zeros((num_folds, targets.shape[1]))
+    fold_of = np.zeros(len(counts), dtype=int)
+    for group in order:
+        crowding = held @ (weights * counts[group])
+        fold_of[group] = np.lexsort((held.sum(1), crowding))[0]
+        held[fold_of[group]] += counts[group]
+    return fold_of[groups]
+
+
+def _group_counts(targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Clips of each class in each group, (groups, classes)."""
+    counts = np.zeros((groups.max() + 1, targets.shape[1]))
+    np.add.at(counts, groups, targets)
+    return counts
+
+
+def _one_hot(clips: ClipTable) -> np.ndarray:
+    """(clips, classes + 1); the last column counts the clip itself, so that parts keep their size as well."""
+    targets = clips.targets() if clips.multi_label else np.eye(len(clips.label_names))[clips.targets()]
+    return np.concatenate([targets, np.ones((len(clips), 1))], axis=1)
+
+
+def _codes(clips: ClipTable, group_column: str | None) -> np.ndarray:
+    """The number of each clip's group; without a column every clip is its own."""
+    if group_column is None:
+        return np.arange(len(clips))
+    return np.unique(_text_column(clips, group_column), return_inverse=True)[1]
+
+
+def _text_column(clips: ClipTable, name: str) -> np.ndarray:
+    values = clips.column(name)
+    if None in values:
+        raise ValueError(f"column {name!r} has no value for clip {clips.ids[values.index(None)]!r}")
+    return np.asarray([str(value) for value in values])
+
+
+def _chosen(names: list[str], wanted: Sequence[str | int] | None) -> list[str]:
+    unknown = [str(name) for name in wanted or [] if str(name) not in names]
+    if unknown:
+        raise ValueError(f"run_folds names {unknown[0]!r}; the folds are {', '.join(names)}")
+    return names if wanted is None else [str(name) for name in wanted]
+
+
+def _where(mask: np.ndarray) -> list[int]:
+    return np.flatnonzero(mask).tolist()
+
+
+def _check(split: Split, targets: np.ndarray, groups: np.ndarray, arguments: SplitArguments) -> None:
+    parts = {"train": split.train, "validation": split.validation, "test": split.test}
+    for name, indices in parts.items():
+        if not indices and name == "validation" and arguments.validation_fraction == 0:
+            continue
+        if not indices:
+            raise ValueError(f"split {split.name!r}: the {name} part is empty; check the values, fractions and groups")
+        if (targets[indices] == targets[indices[0]]).all():
+            raise ValueError(
+                f"split {split.name!r}: the {len(indices)} clips of the {name} part all have one label; at least two are "
+                "needed, so enlarge its fraction or choose other values"
+            )
+    group_sets = [set(groups[indices].tolist()) for indices in parts.values()]
+    if sum(map(len, group_sets)) != len(set().union(*group_sets)):
+        raise ValueError(f"split {split.name!r}: a value of group_column {arguments.group_column!r} lies in two parts")

@@ -1,0 +1,88 @@
+"""The command line: `hf-audioformer <command>`. Each command's module is imported when it is called."""
+
+import os
+import sys
+import traceback
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import version
+from typing import NamedTuple
+
+__all__ = ["COMMANDS", "main"]
+
+PACKAGE = __name__.partition(".")[0]
+
+
+class Command(NamedTuple):
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "quickstart": Command("hf_audioformer.recipes.quickstart", "fine-tune the bundled checkpoint on the bundled clips"),
+    "finetune": Command("hf_audioformer.recipes.finetune", "train a classifier on your labelled clips"),
+    "pretrain": Command(
+        "hf_audioformer.recipes.pretrain", "masked language modelling on the codes of unlabelled clips"
+    ),
+    "train-codec": Command("hf_audioformer.recipes.train_codec", "train a small neural codec on your audio"),
+    "baseline": Command("hf_audioformer.recipes.baseline", "the simple classifiers that a model has to beat"),
+    "doctor": Command("hf_audioformer.environment", "check the installation; a remedy for each fault"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command named by `argv` (default: the process's own) and returns the exit code.
+
+    A mistake of the user's ends in one message and exit code 1, Ctrl-C in one line and 130; HF_AUDIOFORMER_DEBUG=1
+    shows the stack trace of both.
+    """
+    name, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    if name in ("--help", "-h"):
+        print(_help())
+        return 0
+    if name == "--version":
+        print(version(PACKAGE))
+        return 0
+    if name not in COMMANDS:
+        print(f"hf-audioformer: unknown command {name!r}; {_nearest(name)}", file=sys.stderr)
+        return 2
+    try:
+        import_module(COMMANDS[name].module).main(rest)
+    except KeyboardInterrupt as interrupt:
+        return _explain(interrupt, str(interrupt) or "interrupted; run the same command again to go on", 130)
+    except (ValueError, ImportError, OSError) as error:
+        if not _is_users(error):
+            raise
+        return _explain(error, str(error), 1)
+    return 0
+
+
+def _help() -> str:
+    lines = [f"  {name:14}{command.help}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        ["usage: hf-audioformer <command> [arguments]", "", *lines, "", "hf-audioformer <command> --help says more."]
+    )
+
+
+def _nearest(name: str) -> str:
+    nearest = get_close_matches(name, COMMANDS, n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else f"choose from {', '.join(COMMANDS)}"
+
+
+def _is_users(error: BaseException) -> bool:
+    """True for files, disk and network, and for what this package itself raised; other errors are bugs."""
+    if isinstance(error, OSError):
+        return True
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE
+
+
+def _explain(error: BaseException, message: str, exit_code: int) -> int:
+    if os.environ.get("HF_AUDIOFORMER_DEBUG") == "1":
+        traceback.print_exception(error)
+    print(f"hf-audioformer: {message}", file=sys.stderr)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

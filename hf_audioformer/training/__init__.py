@@ -1,0 +1,1 @@
+"""Settings, launching and the Trainer of hf_audioformer."""

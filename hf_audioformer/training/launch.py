@@ -1,0 +1,67 @@
+"""Refuses launches of several processes that would silently train alone, or train twice.
+
+Seen with accelerate 1.15 and transformers 5.23: `accelerate launch --cpu --num_processes 2` starts one process;
+`torchrun --nproc_per_node 2` on a machine without a GPU starts two trainings that know nothing of each other unless
+`use_cpu=True`. What works is `torchrun` with `use_cpu=True` on CPU, and `torchrun` or `accelerate launch` on GPUs.
+"""
+
+import os
+import shlex
+import sys
+
+import torch
+from transformers import TrainingArguments
+
+__all__ = ["check_launch", "check_world_size"]
+
+
+def check_launch(expected_world_size: int | None = None, *, use_cpu: bool | None = None) -> bool:
+    """The `use_cpu` to give to `TrainingArguments`, after a look at how this process was launched.
+
+    Args:
+        expected_world_size: how many processes must train together, if that is known.
+        use_cpu: what the user asked for; None means CPU where there is no accelerator.
+
+    Raises:
+        ValueError: this launch would train alone or several times apart; the message holds the right command.
+    """
+    launched = _launched_world_size()
+    if launched == 1 and _is_lone_accelerate_process():
+        raise ValueError(
+            "`accelerate launch` was asked for several processes or machines but starts one process without a GPU. "
+            f"Launch with: {_torchrun(expected_world_size)}"
+        )
+    if expected_world_size is not None and launched != expected_world_size:
+        raise ValueError(
+            f"{expected_world_size} processes must train together, this launch has {launched}. "
+            f"Launch with: {_torchrun(expected_world_size)}"
+        )
+    if launched > 1 and use_cpu is False and not torch.accelerator.is_available():
+        raise ValueError(
+            f"{launched} processes were launched with use_cpu=False on a machine without a GPU: each trains apart. "
+            "Set use_cpu to true, or leave it out"
+        )
+    return not torch.accelerator.is_available() if use_cpu is None else use_cpu
+
+
+def check_world_size(arguments: TrainingArguments) -> None:
+    """Raises a ValueError unless the processes that were launched found each other."""
+    launched = _launched_world_size()
+    if arguments.world_size != launched:
+        raise ValueError(
+            f"{launched} processes were launched but each trains in a world of {arguments.world_size}. "
+            f"Launch with: {_torchrun(launched)}"
+        )
+
+
+def _launched_world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _is_lone_accelerate_process() -> bool:
+    """Accelerate's launcher of one process sets ACCELERATE_USE_CPU, and MASTER_ADDR if more than one was asked for."""
+    return "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ
+
+
+def _torchrun(processes: int | None) -> str:
+    return f"torchrun --nproc_per_node {processes or 'N'} {shlex.join(sys.argv)}"

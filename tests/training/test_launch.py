@@ -1,0 +1,95 @@
+"""Real launches: the ones that work give one world, the ones that would train alone or apart are refused."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_audioformer.training.launch import check_launch
+
+SCRIPT = """
+import ast, sys
+from transformers import TrainingArguments
+from hf_audioformer.training.launch import check_launch, check_world_size
+
+use_cpu, expected, checked_before = map(ast.literal_eval, sys.argv[1:])
+if checked_before:
+    use_cpu = check_launch(expected, use_cpu=use_cpu)
+arguments = TrainingArguments(use_cpu=use_cpu)
+check_world_size(arguments)
+print(f"world size {arguments.world_size}")
+"""
+TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+ACCELERATE = ["accelerate.commands.launch", "--num_processes", "2"]
+
+
+@pytest.fixture
+def launch(tmp_path: Path):
+    """Runs SCRIPT under a launcher with no GPU in sight; (exit code, all output)."""
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+
+    def run(launcher: list[str], use_cpu: bool | None, expected: int | None = None, checked_before: bool = True):
+        command = [sys.executable, "-m", *launcher] if launcher else [sys.executable]
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+        done = subprocess.run(
+            [*command, str(script), str(use_cpu), str(expected), str(checked_before)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+@pytest.mark.invariant
+def test_torchrun_on_cpu_gives_one_world_of_two(launch) -> None:
+    exit_code, output = launch(TORCHRUN, use_cpu=None, expected=2)
+    assert (exit_code, output.count("world size 2")) == (0, 2)
+
+
+@pytest.mark.fault
+def test_torchrun_without_use_cpu_is_refused(launch) -> None:
+    exit_code, output = launch(TORCHRUN, use_cpu=False)
+    assert exit_code != 0
+    assert "2 processes were launched with use_cpu=False on a machine without a GPU" in output
+    assert "world size" not in output
+
+
+@pytest.mark.fault
+def test_two_trainings_apart_are_seen_by_their_world_size(launch) -> None:
+    """The premise of the guard: without it, each of the two processes is a world of its own."""
+    exit_code, output = launch(TORCHRUN, use_cpu=False, checked_before=False)
+    assert exit_code != 0
+    assert "2 processes were launched but each trains in a world of 1" in output
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("flags", [["--cpu"], []])
+def test_accelerate_with_one_process_on_cpu_is_refused(launch, flags: list[str]) -> None:
+    exit_code, output = launch([*ACCELERATE, *flags], use_cpu=None)
+    assert exit_code != 0
+    assert "starts one process without a GPU. Launch with: torchrun --nproc_per_node N" in output
+    assert "train.py" in output
+
+
+@pytest.mark.cli
+def test_a_plain_start_is_refused_where_two_processes_are_expected(launch) -> None:
+    exit_code, output = launch([], use_cpu=None, expected=2)
+    assert exit_code == 1
+    assert "2 processes must train together, this launch has 1. Launch with: torchrun --nproc_per_node 2" in output
+
+
+@pytest.mark.unit
+def test_use_cpu_is_true_only_where_there_is_no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "ACCELERATE_USE_CPU", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    assert check_launch() is not torch.accelerator.is_available()
+    assert check_launch(use_cpu=True) is True
+    assert check_launch(1, use_cpu=False) is False

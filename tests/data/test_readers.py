@@ -1,0 +1,284 @@
+"""Folders, csv, parquet and Hub tables become the same kind of `ClipTable`; ambiguity and damage are refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+
+from hf_audioformer.data import read_clips
+from hf_audioformer.data.readers import _load_from_hub
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path, wav: bytes) -> Write:
+    """Writes files below a fresh folder (None: a sound) and returns the folder."""
+
+    def _write(**files: str | None) -> Path:
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(wav if text is None else text.encode())
+        return tmp_path
+
+    return _write
+
+
+@pytest.fixture
+def write_parquet(tmp_path: Path) -> Callable[..., Path]:
+    def _write(features: dict[str, Any] | None = None, **columns: list[Any]) -> Path:
+        path = tmp_path / "clips.parquet"
+        table = datasets.Dataset.from_dict(columns)
+        for name, feature in (features or {}).items():
+            table = table.cast_column(name, feature)
+        table.to_parquet(path)
+        return path
+
+    return _write
+
+
+def entries(wav: bytes, *names: str | None) -> list[dict[str, Any]]:
+    return [{"bytes": wav, "path": name} for name in names]
+
+
+@pytest.mark.unit
+def test_folder_with_a_subfolder_per_class(write: Write) -> None:
+    folder = write(**{"dog/a.wav": None, "cat/b.wav": None, "cat/a.wav": None, "README.md": "words", ".x/c.wav": None})
+    clips = read_clips(str(folder))
+    assert clips.ids == ["cat/a.wav", "cat/b.wav", "dog/a.wav"]
+    assert clips.label_names == ("cat", "dog")
+    assert not clips.multi_label
+    np.testing.assert_array_equal(clips.targets(), [0, 0, 1])
+    assert clips.load(2)["array"].shape == (800,)
+
+
+@pytest.mark.unit
+def test_folder_with_splits_above_the_classes(write: Write) -> None:
+    clips = read_clips(write(**{"train/dog/a.wav": None, "test/cat/a.wav": None}))
+    assert clips.ids == ["test/cat/a.wav", "train/dog/a.wav"]
+    assert clips.column("split") == ["test", "train"]
+
+
+@pytest.mark.unit
+def test_folder_with_metadata(write: Write) -> None:
+    folder = write(
+        **{"metadata.csv": "file_name,label,speaker\nx/a.wav,7,ann\nb.wav,10,bob\n", "x/a.wav": None, "b.wav": None}
+    )
+    clips = read_clips(folder)
+    assert clips.ids == ["x/a.wav", "b.wav"]
+    assert clips.label_names == ("7", "10")
+    assert clips.column("speaker") == ["ann", "bob"]
+    assert clips.load(0)["sampling_rate"] == 8_000
+
+
+@pytest.mark.unit
+def test_csv_with_audio_elsewhere(write: Write) -> None:
+    folder = write(**{"lists/a.csv": "path,class\na.wav,x\n", "sounds/a.wav": None})
+    clips = read_clips(folder / "lists" / "a.csv", audio_root=folder / "sounds", label_column="class")
+    assert clips.load(0)["array"].shape == (800,)
+    assert clips.label_names == ("x",)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("header", "arguments"),
+    [("labels", {}), ("label", {}), ("tags", {"label_column": "tags", "multi_label": True})],
+)
+def test_csv_with_several_labels(write: Write, header: str, arguments: dict[str, Any]) -> None:
+    folder = write(**{"a.csv": f"path,{header}\na.wav,dog; cat\nb.wav,cat\n", "a.wav": None, "b.wav": None})
+    clips = read_clips(folder / "a.csv", **arguments)
+    assert clips.multi_label
+    assert clips.label_names == ("cat", "dog")
+    np.testing.assert_array_equal(clips.targets(), np.array([[1, 1], [1, 0]], dtype=np.float32))
+    assert clips.targets().dtype == np.float32
+
+
+@pytest.mark.unit
+def test_separator_in_a_single_label_is_kept_on_request(write: Write) -> None:
+    folder = write(**{"a.csv": "path,label\na.wav,dog;cat\n", "a.wav": None})
+    assert read_clips(folder / "a.csv", multi_label=False).label_names == ("dog;cat",)
+
+
+@pytest.mark.unit
+def test_parquet_with_bytes(write_parquet: Callable[..., Path], wav: bytes) -> None:
+    label = datasets.ClassLabel(names=["zebra", "ant"])
+    path = write_parquet({"label": label}, audio=entries(wav, "a", "b"), label=[1, 0], fold=[1, 2])
+    clips = read_clips(path)
+    assert clips.ids == ["a", "b"]
+    assert clips.label_names == ("zebra", "ant")
+    np.testing.assert_array_equal(clips.targets(), [1, 0])
+    assert clips.column("fold") == [1, 2]
+    assert clips.load(1)["array"].shape == (800,)
+
+
+@pytest.mark.unit
+def test_parquet_written_by_datasets_with_decoding_on(write_parquet: Callable[..., Path], wav: bytes) -> None:
+    path = write_parquet({"audio": datasets.Audio()}, audio=entries(wav, None), label=["x"])
+    clips = read_clips(path)
+    assert clips.ids == ["00000000"]
+    assert clips.load(0)["array"].shape == (800,)
+
+
+@pytest.mark.unit
+def test_parquet_with_paths(write: Write, write_parquet: Callable[..., Path]) -> None:
+    write(**{"sounds/a.wav": None})
+    clips = read_clips(write_parquet(path=["sounds/a.wav"], label=["x"]))
+    assert clips.ids == ["sounds/a.wav"]
+    assert clips.load(0)["array"].shape == (800,)
+
+
+@pytest.mark.unit
+def test_parquet_with_lists_of_labels(write_parquet: Callable[..., Path], wav: bytes) -> None:
+    clips = read_clips(write_parquet(audio=entries(wav, "a", "b", "c"), labels=[["b", "a", "b"], [], ["a"]]))
+    assert clips.multi_label
+    np.testing.assert_array_equal(clips.targets([0, 1]), [[1, 1], [0, 0]])
+
+
+@pytest.mark.unit
+def test_chosen_label_column_takes_the_place_of_another(write_parquet: Callable[..., Path], wav: bytes) -> None:
+    path = write_parquet(audio=entries(wav, "a"), label=[3], category=["dog"])
+    assert read_clips(path, label_column="category").label_names == ("dog",)
+
+
+@pytest.mark.unit
+def test_hub_table_joins_its_splits(tmp_path: Path, wav: bytes) -> None:
+    """A local folder of parquet files goes through the same `datasets.load_dataset` as an id on the Hub."""
+    (tmp_path / "data").mkdir()
+    for split, label in (("train", "x"), ("test", "y")):
+        table = datasets.Dataset.from_dict({"audio": entries(wav, "a"), "label": [label]})
+        table.to_parquet(tmp_path / "data" / f"{split}-00000.parquet")
+    joined = _load_from_hub(str(tmp_path), None, None, None)
+    assert joined["split"][:] == ["train", "test"]
+    assert joined["id"][:] == ["00000000", "00000001"]
+
+
+@pytest.mark.unit
+def test_label_names_fix_the_order_and_may_be_more(write: Write) -> None:
+    folder = write(**{"dog/a.wav": None, "cat/b.wav": None})
+    clips = read_clips(folder, label_names=["dog", "owl", "cat"])
+    assert clips.label_names == ("dog", "owl", "cat")
+    np.testing.assert_array_equal(clips.targets(), [2, 0])
+
+
+@pytest.mark.unit
+def test_class_indices_are_matched_by_name_not_by_number(write_parquet: Callable[..., Path], wav: bytes) -> None:
+    label = datasets.ClassLabel(names=["b", "a"])
+    path = write_parquet({"label": label}, audio=entries(wav, "x", "y"), label=[0, 1])
+    np.testing.assert_array_equal(read_clips(path, label_names=["a", "b"]).targets(), [1, 0])
+
+
+@pytest.mark.fault
+def test_label_names_that_lack_a_class(write: Write) -> None:
+    folder = write(**{"dog/a.wav": None, "cat/b.wav": None})
+    with pytest.raises(ValueError, match=r"1 labels are not in label_names, first \['cat'\]; 1 .* first \['Cat'\]"):
+        read_clips(folder, label_names=["dog", "Cat"])
+    with pytest.raises(ValueError, match="label_names repeats 'dog'"):
+        read_clips(folder, label_names=["dog", "cat", "dog"])
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.txt": ""}, "no clips found; expected metadata.csv"),
+        ({"a.wav": None}, "cannot tell its class"),
+        ({"x/y/z/a.wav": None}, "cannot tell its class"),
+        ({"x/a.m4a": ""}, r"a\.m4a: \.m4a cannot be read; convert it"),
+        ({"train/x/a.wav": None, "y/b.wav": None}, "lies in a split folder and others do not"),
+        ({"metadata.csv": ""}, "no clips found, the file has no rows"),
+        ({"metadata.csv": "file_name,label\n"}, "no clips found, the file has no rows"),
+        ({"metadata.csv": "file_name,label,label\na.wav,x,x\n"}, "header repeats 'label'"),
+        ({"metadata.csv": "file_name,label\na.wav\n"}, r"metadata\.csv, line 2: 1 cells, the header has 2"),
+        (
+            {"metadata.csv": "name,label\na.wav,x\n"},
+            r"audio_column is not clear, none has a usual name .* 'name', 'label'",
+        ),
+        ({"metadata.csv": "file_name,path,label\na.wav,a.wav,x\n"}, "'file_name' and 'path' both look like it"),
+        ({"metadata.csv": "file_name,speaker\na.wav,x\n", "a.wav": None}, "label_column is not clear"),
+        ({"metadata.csv": "file_name,label,labels\na.wav,x,x\n", "a.wav": None}, "'label' and 'labels' both"),
+        ({"metadata.csv": "file_name,label\n../a.wav,x\n"}, r"the path '../a\.wav' leads out of"),
+        ({"metadata.csv": "file_name,label\nx/../../a.wav,x\n"}, "leads out of"),
+        ({"metadata.csv": "file_name,label\n/etc/a.wav,x\n"}, "leads out of"),
+        ({"metadata.csv": "file_name,label\na.wav,x\na.wav,y\n", "a.wav": None}, r"'a\.wav' appears in rows 0 and 1"),
+        ({"metadata.csv": "file_name,label\na.wav,\n", "a.wav": None}, r"clip 'a\.wav', column 'label': no label"),
+    ],
+)
+def test_faulty_folders(write: Write, files: dict[str, str | None], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_clips(write(**files))
+
+
+@pytest.mark.fault
+def test_files_that_do_not_exist(write: Write) -> None:
+    folder = write(**{"metadata.csv": "file_name,label\na.wav,x\n"})
+    with pytest.raises(FileNotFoundError, match=r"metadata\.csv names 'a\.wav', but there is no file"):
+        read_clips(folder)
+    for name in ("none.csv", "none.parquet"):
+        with pytest.raises(FileNotFoundError, match=rf"{name} does not exist"):
+            read_clips(folder / name)
+
+
+@pytest.mark.fault
+def test_named_column_that_does_not_exist(write: Write) -> None:
+    folder = write(**{"metadata.csv": "file_name,category\na.wav,x\n", "a.wav": None})
+    with pytest.raises(ValueError, match="label_column='categories' is not a column; did you mean 'category'"):
+        read_clips(folder, label_column="categories")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("columns", "arguments", "message"),
+    [
+        ({"label": [0.5, 1.0]}, {}, "the label 0.5 is a float; expected text or an integer"),
+        ({"label": ["x", None]}, {}, "clip 'b', column 'label': no label"),
+        ({"labels": [["x", "y"], ["x"]]}, {"multi_label": False}, r"clip 'a'.* 2 labels \['x', 'y'\], expected one"),
+        ({"label": ["x", "y"], "id": ["q", "q"]}, {}, "the clip 'q' appears in rows 0 and 1"),
+    ],
+)
+def test_faulty_labels(
+    write_parquet: Callable[..., Path], wav: bytes, columns: dict[str, Any], arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_clips(write_parquet(audio=entries(wav, "a", "b"), **columns), **arguments)
+
+
+@pytest.mark.fault
+def test_faulty_parquet_files(tmp_path: Path, write_parquet: Callable[..., Path], wav: bytes) -> None:
+    broken = tmp_path / "broken.parquet"
+    broken.write_text("text")
+    with pytest.raises(ValueError, match=r"broken\.parquet: not a readable parquet file"):
+        read_clips(broken)
+    with pytest.raises(ValueError, match=r"audio column holds int64; expected paths, or structs"):
+        read_clips(write_parquet(audio=[1], label=["x"]))
+    half = [*entries(wav, "a"), {"bytes": None, "path": "b"}]
+    with pytest.raises(ValueError, match="1 of 2 clips have no audio bytes"):
+        read_clips(write_parquet(audio=half, label=["x", "y"]))
+
+
+@pytest.mark.fault
+def test_damaged_clip_is_named_when_it_is_loaded(write_parquet: Callable[..., Path], wav: bytes) -> None:
+    clips = read_clips(
+        write_parquet(audio=[*entries(wav, "good"), {"bytes": wav[:-4], "path": "bad"}], label=["x", "y"])
+    )
+    clips.load(0)
+    with pytest.raises(ValueError, match="clip 'bad': truncated"):
+        clips.load(1)
+
+
+@pytest.mark.fault
+def test_sources_of_no_known_kind() -> None:
+    with pytest.raises(FileNotFoundError, match=r"'esc_10': did you mean 'esc10'\? expected .* commands, esc10"):
+        read_clips("esc_10")
+    with pytest.raises(FileNotFoundError, match="expected an existing folder"):
+        read_clips("./not/here")
+
+
+@pytest.mark.fault
+def test_hub_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    with pytest.raises(ConnectionError, match=r"'owner/sounds' is not a local folder or file, .* give a local path"):
+        read_clips("owner/sounds")

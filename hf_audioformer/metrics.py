@@ -153,7 +153,7 @@ def _as_float64(values: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(
             f"{name} are {values.dtype}; expected float32 or float64: rounded scores tie and spoil rankings"
         )
-    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
     if len(bad):
         raise ValueError(f"{name} of clip {bad[0]} are NaN or infinite ({len(bad)} of {len(values)} clips)")
     return values.astype(np.float64)

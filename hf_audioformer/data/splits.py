@@ -89,7 +89,7 @@ def make_splits(clips: ClipTable, arguments: SplitArguments) -> list[Split]:
         ValueError: a column or value that does not exist, a part that is empty or has one class only, a group on two
             sides.
     """
-    targets = _one_hot(clips)
+    targets = clips.targets() if clips.multi_label else np.eye(len(clips.label_names))[clips.targets()]
     groups = _codes(clips, arguments.group_column)
     splits = [
         _with_validation(split, targets, groups, arguments)
@@ -110,7 +110,7 @@ def _train_and_test(
         yield Split("fraction", _where(~test), [], _where(test))
     elif arguments.kind == "folds":
         values = _text_column(clips, arguments.column or "")
-        for value in _chosen(sorted_names(values), arguments.run_folds):
+        for value in _chosen(sorted_names(values.tolist()), arguments.run_folds):
             test = values == value
             yield Split(f"{arguments.column}_{value}", _where(~test), [], _where(test))
     else:
@@ -131,7 +131,7 @@ def _named_parts(clips: ClipTable, arguments: SplitArguments) -> Split:
     repeated = sorted({value for value in named if named.count(value) > 1})
     if repeated:
         raise ValueError(f"column {arguments.column!r}: {repeated} are named for two parts; each value has one")
-    unnamed = sorted_names(set(values) - set(named))
+    unnamed = sorted_names(set(values.tolist()) - set(named))
     if unnamed:
         raise ValueError(
             f"column {arguments.column!r}: the value {unnamed[0]!r} is neither in train_values {part_values['train']}, "
@@ -151,17 +151,21 @@ def _with_validation(split: Split, targets: np.ndarray, groups: np.ndarray, argu
 def _draw(targets: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """A mask (clips,) of whole groups that hold about `fraction` of every class.
 
-    Groups are visited in random order and taken while that brings the class counts nearer to the wanted ones.
+    Groups are visited in random order and taken while that brings the class counts nearer to the wanted ones; a second
+    round looks at the number of clips as well, for classes so small that each alone would give none.
     """
     _, groups = np.unique(groups, return_inverse=True)
     counts = _group_counts(targets, groups)
     weights = 1 / np.maximum(counts.sum(0), 1)
+    class_weights = np.append(weights[:-1], 0)
     missing = fraction * counts.sum(0)
     taken = np.zeros(len(counts), dtype=bool)
-    for group in np.random.default_rng(seed).permutation(len(counts)):
-        rest = missing - counts[group]
-        if weights @ (rest**2 - missing**2) < 0:
-            taken[group], missing = True, rest
+    order = np.random.default_rng(seed).permutation(len(counts))
+    for round_weights in (class_weights, weights):
+        for group in order[~taken[order]]:
+            rest = missing - counts[group]
+            if round_weights @ (rest**2 - missing**2) < 0:
+                taken[group], missing = True, rest
     if not taken.any():  # every group is large; one of them is still wanted
         taken[np.argmin(((missing - counts) ** 2) @ weights)] = True
     return taken[groups]
@@ -170,29 +174,24 @@ def _draw(targets: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -
 def _deal(targets: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
     """A fold number (clips,) for whole groups: each goes, large ones first, where its classes are rarest."""
     counts = _group_counts(targets, groups)
-    weights = 1 / np.maximum(counts.sum(0), 1)
     order = np.random.default_rng(seed).permutation(len(counts))
-    order = order[np.argsort(-counts[order].sum(1), kind="stable")]
-    held = np.zeros((num_folds, targets.shape[1]))
+    order = order[np.argsort(-counts[order, -1], kind="stable")]
+    class_weights = 1 / np.maximum(counts[:, :-1].sum(0), 1)
+    held = np.zeros((num_folds, counts.shape[1]))
     fold_of = np.zeros(len(counts), dtype=int)
     for group in order:
-        crowding = held @ (weights * counts[group])
-        fold_of[group] = np.lexsort((held.sum(1), crowding))[0]
+        crowding = held[:, :-1] @ (class_weights * counts[group, :-1])
+        fold_of[group] = np.lexsort((held[:, -1], crowding))[0]
         held[fold_of[group]] += counts[group]
     return fold_of[groups]
 
 
 def _group_counts(targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Clips of each class in each group, (groups, classes)."""
-    counts = np.zeros((groups.max() + 1, targets.shape[1]))
-    np.add.at(counts, groups, targets)
+    """Clips of each class, and in the last column clips, in each group: (groups, classes + 1)."""
+    counts = np.zeros((groups.max() + 1, targets.shape[1] + 1))
+    np.add.at(counts[:, :-1], groups, targets)
+    counts[:, -1] = np.bincount(groups)
     return counts
-
-
-def _one_hot(clips: ClipTable) -> np.ndarray:
-    """(clips, classes + 1); the last column counts the clip itself, so that parts keep their size as well."""
-    targets = clips.targets() if clips.multi_label else np.eye(len(clips.label_names))[clips.targets()]
-    return np.concatenate([targets, np.ones((len(clips), 1))], axis=1)
 
 
 def _codes(clips: ClipTable, group_column: str | None) -> np.ndarray:
@@ -229,8 +228,8 @@ def _check(split: Split, targets: np.ndarray, groups: np.ndarray, arguments: Spl
             raise ValueError(f"split {split.name!r}: the {name} part is empty; check the values, fractions and groups")
         if (targets[indices] == targets[indices[0]]).all():
             raise ValueError(
-                f"split {split.name!r}: the {len(indices)} clips of the {name} part all have one label; at least two are "
-                "needed, so enlarge its fraction or choose other values"
+                f"split {split.name!r}: the {len(indices)} clips of the {name} part all have one label; at least two "
+                "are needed, so enlarge its fraction or choose other values"
             )
     group_sets = [set(groups[indices].tolist()) for indices in parts.values()]
     if sum(map(len, group_sets)) != len(set().union(*group_sets)):

@@ -71,8 +71,8 @@ def _nearest(name: str) -> str:
 
 def _is_users(error: BaseException) -> bool:
     """True for files, disk and network, and for what this package itself raised; other errors are bugs."""
-    if isinstance(error, OSError):
-        return True
+    if isinstance(error, (OSError, ModuleNotFoundError)):
+        return isinstance(error, OSError)
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return frame.f_globals.get("__name__", "").partition(".")[0] == PACKAGE
 

@@ -209,3 +209,7 @@ def _check_disk() -> Finding:
     return Finding(
         "free disk", free_gb >= FREE_DISK_GB, f"{free_gb:.0f} GB in the current folder", remedy, required=False
     )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -65,14 +65,11 @@ def regression_metrics(predictions: np.ndarray, targets: np.ndarray) -> dict[str
     from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
     predictions, targets = _as_float64(predictions, "predictions"), _as_float64(targets, "targets")
-    if predictions.ndim == 2 and predictions.shape[1] == 1:
-        predictions = predictions[:, 0]
-    if targets.ndim == 2 and targets.shape[1] == 1:
-        targets = targets[:, 0]
-    if predictions.shape != targets.shape:
+    if predictions.size != targets.size or len(predictions) != len(targets):
         raise ValueError(f"predictions are {predictions.shape} and targets {targets.shape}; they must have one shape")
     if len(targets) < 2:
         raise ValueError(f"{len(targets)} clips; r2 needs at least two")
+    predictions = predictions.reshape(targets.shape)
     return {
         "mse": float(mean_squared_error(targets, predictions)),
         "mae": float(mean_absolute_error(targets, predictions)),

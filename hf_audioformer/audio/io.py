@@ -61,10 +61,7 @@ def _decode(file: io.BytesIO | str, name: str) -> tuple[np.ndarray, int]:
         with soundfile.SoundFile(file) as sound:
             samples = sound.read(dtype="float32", always_2d=True)
             promised, log, rate = sound.frames, sound.extra_info, sound.samplerate
-    except (
-        soundfile.SoundFileError,
-        TypeError,
-    ) as error:  # soundfile takes a .raw path for headerless audio: TypeError
+    except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a path in .raw, taken for headerless audio
         raise ValueError(
             f"{name}: not readable as audio ({getattr(error, 'error_string', error)}) The file is damaged or of "
             "another kind; wav, flac, ogg, opus and mp3 can be read, convert others first."

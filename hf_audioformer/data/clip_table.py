@@ -20,8 +20,9 @@ __all__ = ["ClipTable", "decode_audio_column"]
 def decode_audio_column(row: Mapping[str, Any]) -> Audio:
     """Decode the `audio` entry of a row: its `bytes`, or the file at its `path`."""
     audio = row["audio"]
-    source = audio["path"] if audio["bytes"] is None else audio["bytes"]
-    return load_audio(source, name=f"clip {row['id']!r}")
+    if audio["bytes"] is None:
+        return load_audio(audio["path"], name=f"clip {row['id']!r} ({audio['path']})")
+    return load_audio(audio["bytes"], name=f"clip {row['id']!r}")
 
 
 @dataclass(frozen=True)

@@ -29,11 +29,10 @@ class CodeCollator:
     pad_token_id: int
 
     def __call__(self, clips: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        codes = [torch.as_tensor(clip["input_ids"], dtype=torch.int64) for clip in clips]
-        _check_codes(codes)
+        codes = _codes(clips)
         batch = {
             "input_ids": _pad(codes, self.pad_token_id),
-            "attention_mask": _pad([torch.ones(len(code), dtype=torch.int64) for code in codes], 0),
+            "attention_mask": _pad([np.ones(len(code), dtype=np.int64) for code in codes], 0),
         }
         labelled = ["labels" in clip for clip in clips]
         if any(labelled):
@@ -101,22 +100,19 @@ class MaskedCodeCollator:
         self._epoch.fill_(epoch)
 
     def __call__(self, clips: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        masked, labels = [], []
         for position, clip in enumerate(clips):
             if "clip_index" not in clip:
                 raise ValueError(f"clip {position} of the batch has no 'clip_index'; the masks are keyed by it")
-            ids, clip_labels = self._mask(np.asarray(clip["input_ids"]), int(clip["clip_index"]))
-            masked.append({"input_ids": ids})
-            labels.append(torch.from_numpy(clip_labels))
-        batch = CodeCollator(self.pad_token_id)(masked)
-        return batch | {"labels": _pad(labels, IGNORED_LABEL)}
+        masked = [self._mask(ids, int(clip["clip_index"])) for ids, clip in zip(_codes(clips), clips, strict=True)]
+        batch = CodeCollator(self.pad_token_id)([{"input_ids": hidden} for hidden, _ in masked])
+        return batch | {"labels": _pad([labels for _, labels in masked], IGNORED_LABEL)}
 
     def _mask(self, ids: np.ndarray, clip_index: int) -> tuple[np.ndarray, np.ndarray]:
         """The ids with some codes hidden, and the labels, both int64 in the shape of `ids`."""
         random = np.random.Generator(
             np.random.Philox(np.random.SeedSequence([self.seed, int(self._epoch), clip_index]))
         )
-        hidden = np.array(ids, dtype=np.int64).reshape(len(ids), -1)
+        hidden = ids.reshape(len(ids), -1).copy()
         labels = np.full_like(hidden, IGNORED_LABEL)
         together = 1 if self.per_codebook else hidden.shape[1]
         for first in range(0, hidden.shape[1], together):
@@ -144,22 +140,26 @@ class MaskedCodeCollator:
         return candidates[(starts[:, None] + np.arange(span)).reshape(-1)]
 
 
-def _check_codes(codes: Sequence[torch.Tensor]) -> None:
+def _codes(clips: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:
+    """The checked `input_ids` of the clips as int64 copies."""
+    codes = [np.asarray(clip["input_ids"]).astype(np.int64) for clip in clips]
     for position, code in enumerate(codes):
-        if code.ndim not in (1, 2) or code.numel() == 0:
+        if code.ndim not in (1, 2) or code.size == 0:
             raise ValueError(
-                f"clip {position} of the batch has input_ids of shape {tuple(code.shape)}; expected (frames,) or "
+                f"clip {position} of the batch has input_ids of shape {code.shape}; expected (frames,) or "
                 "(frames, codebooks), and at least one frame"
             )
         if code.shape[1:] != codes[0].shape[1:]:
             raise ValueError(
-                f"clip {position} of the batch has input_ids of shape {tuple(code.shape)} and clip 0 "
-                f"{tuple(codes[0].shape)}; all clips must have the same codebooks"
+                f"clip {position} of the batch has input_ids of shape {code.shape} and clip 0 {codes[0].shape}; "
+                "all clips must have the same codebooks"
             )
+    return codes
 
 
-def _pad(sequences: Sequence[torch.Tensor], value: int) -> torch.Tensor:
-    return torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True, padding_value=value)
+def _pad(sequences: Sequence[np.ndarray], value: int) -> torch.Tensor:
+    tensors = [torch.from_numpy(sequence) for sequence in sequences]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
 
 
 def _stack_labels(labels: Sequence[Any]) -> torch.Tensor:

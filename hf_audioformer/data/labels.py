@@ -72,13 +72,16 @@ def _cell_names(cell: Any, declared: list[str] | None, separator: str | None, wh
 
 
 def _name(value: Any, declared: list[str] | None, where: str) -> str:
+    value = value.strip() if isinstance(value, str) else value
     if value is None or value == "" or (declared is not None and value == -1):
         raise ValueError(f"{where}: no label; remove the clip or label it")
     if not isinstance(value, str | int):
         raise ValueError(f"{where}: the label {value!r} is a {type(value).__name__}; expected text or an integer")
-    if declared is not None and isinstance(value, int):
-        return declared[value]
-    return str(value).strip()
+    if declared is None or isinstance(value, str):
+        return str(value)
+    if not 0 <= value < len(declared):
+        raise ValueError(f"{where}: class {value} is out of range; there are {len(declared)} classes, 0 first")
+    return declared[value]
 
 
 def sorted_names(names: Iterable[str]) -> list[str]:

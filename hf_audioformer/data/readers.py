@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +18,7 @@ from .labels import index_labels
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["read_clips"]
+__all__ = ["AUDIO_SUFFIXES", "read_clips"]
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"})
 UNREADABLE_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp"})
@@ -40,6 +41,7 @@ def read_clips(
 
     `source` is one of
     * a known set: "commands" (part of the package), "esc10", "fsdd", "esc10_mix" (in the folder `HF_AUDIOFORMER_DATA`);
+      write "./esc10" for a folder of that name;
     * a folder with `metadata.csv`, or with one subfolder per class, either directly or under `train`, `test`, ...,
       which then becomes the column `split`;
     * a `.csv` with a column of paths, or a `.parquet` with a column of audio bytes or paths;
@@ -136,21 +138,19 @@ def _read_csv(path: Path, audio_column: str | None, audio_root: str | os.PathLik
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        repeated = sorted({name for name in header if header.count(name) > 1})
-        if repeated:
-            raise ValueError(
-                f"{path}: the header repeats {', '.join(map(repr, repeated))}; column names must be unique"
-            )
-        rows = []
-        for cells in reader:
-            if cells and len(cells) != len(header):
-                raise ValueError(f"{path}, line {reader.line_num}: {len(cells)} cells, the header has {len(header)}")
-            if cells:
-                rows.append(dict(zip(header, cells, strict=True)))
-    return rows
+    try:
+        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")))
+        lines = [(reader.line_num, cells) for cells in reader if cells]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: not a csv in UTF-8 ({error})") from error
+    header = lines[0][1] if lines else []
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise ValueError(f"{path}: the header repeats {', '.join(map(repr, repeated))}; column names must be unique")
+    for line, cells in lines:
+        if len(cells) != len(header):
+            raise ValueError(f"{path}, line {line}: {len(cells)} cells, the header has {len(header)}")
+    return [dict(zip(header, cells, strict=True)) for _, cells in lines[1:]]
 
 
 def _read_parquet(path: Path, audio_column: str | None, audio_root: str | os.PathLike[str] | None) -> datasets.Dataset:
@@ -203,17 +203,21 @@ def _with_audio(
     column = _choose_column(
         table.column_names, audio_column, _audio_candidates(table.column_names), "audio_column", source
     )
-    table = _rename_column(table, column, "audio")
+    if column != "audio":
+        table = _drop_column(table, "audio").rename_column(column, "audio")
     if isinstance(table.features["audio"], datasets.Audio):
         table = table.cast_column("audio", datasets.Audio(decode=False))
     names, has_bytes = _audio_names(table, source)
     if not has_bytes:
         entries = [{"bytes": None, "path": _contained_path(root, name, source)} for name in names]
-        table = table.remove_columns("audio").add_column("audio", entries, feature=_audio_struct())
+        table = _drop_column(table, "audio").add_column("audio", entries, feature=_audio_struct())
     if "id" in table.column_names:
-        return table.cast_column("id", datasets.Value("string"))
-    usable = all(names) and len(set(names)) == len(names)
-    return table.add_column("id", names if usable else [f"{row:08d}" for row in range(len(names))])
+        ids = [str(clip_id) for clip_id in table["id"]]
+    elif all(names) and len(set(names)) == len(names):
+        ids = names
+    else:
+        ids = [f"{row:08d}" for row in range(len(names))]
+    return _drop_column(table, "id").add_column("id", ids)
 
 
 def _audio_names(table: datasets.Dataset, source: Path | str) -> tuple[list[str], bool]:
@@ -274,7 +278,7 @@ def _choose_column(
         if given in columns:
             return given
         near = difflib.get_close_matches(given, columns, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise ValueError(f"{source}: {argument}={given!r} is not a column{hint} The columns are {found}.")
     present = [name for name in candidates if name in columns]
     if len(present) != 1:
@@ -284,10 +288,8 @@ def _choose_column(
     return present[0]
 
 
-def _rename_column(table: datasets.Dataset, old: str, new: str) -> datasets.Dataset:
-    if old == new:
-        return table
-    return table.remove_columns([name for name in table.column_names if name == new]).rename_column(old, new)
+def _drop_column(table: datasets.Dataset, column: str) -> datasets.Dataset:
+    return table.remove_columns([name for name in table.column_names if name == column])
 
 
 def _check_unique_ids(ids: Iterable[str], source: str) -> None:

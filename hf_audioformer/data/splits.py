@@ -90,7 +90,7 @@ def make_splits(clips: ClipTable, arguments: SplitArguments) -> list[Split]:
             sides.
     """
     targets = clips.targets() if clips.multi_label else np.eye(len(clips.label_names))[clips.targets()]
-    groups = _codes(clips, arguments.group_column)
+    groups = _groups(clips, arguments.group_column)
     splits = [
         _with_validation(split, targets, groups, arguments)
         for split in _train_and_test(clips, targets, groups, arguments)
@@ -103,16 +103,17 @@ def make_splits(clips: ClipTable, arguments: SplitArguments) -> list[Split]:
 def _train_and_test(
     clips: ClipTable, targets: np.ndarray, groups: np.ndarray, arguments: SplitArguments
 ) -> Iterator[Split]:
+    column = arguments.column or ""  # both kinds that use it have it
     if arguments.kind == "column":
-        yield _named_parts(clips, arguments)
+        yield _named_parts(column, _text_column(clips, column), arguments)
     elif arguments.kind == "fraction":
         test = _draw(targets, groups, arguments.test_fraction, arguments.seed)
         yield Split("fraction", _where(~test), [], _where(test))
     elif arguments.kind == "folds":
-        values = _text_column(clips, arguments.column or "")
+        values = _text_column(clips, column)
         for value in _chosen(sorted_names(values.tolist()), arguments.run_folds):
             test = values == value
-            yield Split(f"{arguments.column}_{value}", _where(~test), [], _where(test))
+            yield Split(f"{column}_{value}", _where(~test), [], _where(test))
     else:
         folds = _deal(targets, groups, arguments.num_folds, arguments.seed)
         for name in _chosen([str(fold + 1) for fold in range(arguments.num_folds)], arguments.run_folds):
@@ -120,8 +121,7 @@ def _train_and_test(
             yield Split(f"fold_{name}", _where(~test), [], _where(test))
 
 
-def _named_parts(clips: ClipTable, arguments: SplitArguments) -> Split:
-    values = _text_column(clips, arguments.column or "")
+def _named_parts(column: str, values: np.ndarray, arguments: SplitArguments) -> Split:
     part_values = {
         "train": [str(value) for value in arguments.train_values],
         "validation": [str(value) for value in arguments.validation_values],
@@ -130,14 +130,14 @@ def _named_parts(clips: ClipTable, arguments: SplitArguments) -> Split:
     named = [value for part in part_values.values() for value in part]
     repeated = sorted({value for value in named if named.count(value) > 1})
     if repeated:
-        raise ValueError(f"column {arguments.column!r}: {repeated} are named for two parts; each value has one")
+        raise ValueError(f"column {column!r}: {repeated} are named for two parts; each value has one")
     unnamed = sorted_names(set(values.tolist()) - set(named))
     if unnamed:
         raise ValueError(
-            f"column {arguments.column!r}: the value {unnamed[0]!r} is neither in train_values {part_values['train']}, "
+            f"column {column!r}: the value {unnamed[0]!r} is neither in train_values {part_values['train']}, "
             f"validation_values {part_values['validation']} nor test_values {part_values['test']}"
         )
-    return Split(arguments.column or "", **{part: _where(np.isin(values, of)) for part, of in part_values.items()})
+    return Split(column, **{part: _where(np.isin(values, of)) for part, of in part_values.items()})
 
 
 def _with_validation(split: Split, targets: np.ndarray, groups: np.ndarray, arguments: SplitArguments) -> Split:
@@ -154,8 +154,7 @@ def _draw(targets: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -
     Groups are visited in random order and taken while that brings the class counts nearer to the wanted ones; a second
     round looks at the number of clips as well, for classes so small that each alone would give none.
     """
-    _, groups = np.unique(groups, return_inverse=True)
-    counts = _group_counts(targets, groups)
+    counts, group_of = _count_groups(targets, groups)
     weights = 1 / np.maximum(counts.sum(0), 1)
     class_weights = np.append(weights[:-1], 0)
     missing = fraction * counts.sum(0)
@@ -168,12 +167,12 @@ def _draw(targets: np.ndarray, groups: np.ndarray, fraction: float, seed: int) -
                 taken[group], missing = True, rest
     if not taken.any():  # every group is large; one of them is still wanted
         taken[np.argmin(((missing - counts) ** 2) @ weights)] = True
-    return taken[groups]
+    return taken[group_of]
 
 
 def _deal(targets: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
     """A fold number (clips,) for whole groups: each goes, large ones first, where its classes are rarest."""
-    counts = _group_counts(targets, groups)
+    counts, group_of = _count_groups(targets, groups)
     order = np.random.default_rng(seed).permutation(len(counts))
     order = order[np.argsort(-counts[order, -1], kind="stable")]
     class_weights = 1 / np.maximum(counts[:, :-1].sum(0), 1)
@@ -183,22 +182,21 @@ def _deal(targets: np.ndarray, groups: np.ndarray, num_folds: int, seed: int) ->
         crowding = held[:, :-1] @ (class_weights * counts[group, :-1])
         fold_of[group] = np.lexsort((held[:, -1], crowding))[0]
         held[fold_of[group]] += counts[group]
-    return fold_of[groups]
+    return fold_of[group_of]
 
 
-def _group_counts(targets: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Clips of each class, and in the last column clips, in each group: (groups, classes + 1)."""
-    counts = np.zeros((groups.max() + 1, targets.shape[1] + 1))
-    np.add.at(counts[:, :-1], groups, targets)
-    counts[:, -1] = np.bincount(groups)
-    return counts
+def _count_groups(targets: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Clips of each class, and in the last column all clips, per group (groups, classes + 1); each clip's row in it."""
+    names, group_of = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(names), targets.shape[1] + 1))
+    np.add.at(counts[:, :-1], group_of, targets)
+    counts[:, -1] = np.bincount(group_of)
+    return counts, group_of
 
 
-def _codes(clips: ClipTable, group_column: str | None) -> np.ndarray:
-    """The number of each clip's group; without a column every clip is its own."""
-    if group_column is None:
-        return np.arange(len(clips))
-    return np.unique(_text_column(clips, group_column), return_inverse=True)[1]
+def _groups(clips: ClipTable, group_column: str | None) -> np.ndarray:
+    """The group of each clip; without a column every clip is its own."""
+    return np.arange(len(clips)) if group_column is None else _text_column(clips, group_column)
 
 
 def _text_column(clips: ClipTable, name: str) -> np.ndarray:
@@ -231,6 +229,9 @@ def _check(split: Split, targets: np.ndarray, groups: np.ndarray, arguments: Spl
                 f"split {split.name!r}: the {len(indices)} clips of the {name} part all have one label; at least two "
                 "are needed, so enlarge its fraction or choose other values"
             )
-    group_sets = [set(groups[indices].tolist()) for indices in parts.values()]
-    if sum(map(len, group_sets)) != len(set().union(*group_sets)):
-        raise ValueError(f"split {split.name!r}: a value of group_column {arguments.group_column!r} lies in two parts")
+    train, validation, test = (set(groups[indices].tolist()) for indices in parts.values())
+    divided = (train & validation) | (train & test) | (validation & test)
+    if divided:
+        raise ValueError(
+            f"split {split.name!r}: {min(divided)!r} of group_column {arguments.group_column!r} lies in two parts"
+        )

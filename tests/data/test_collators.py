@@ -202,3 +202,9 @@ def test_settings_out_of_range(arguments: dict[str, Any], message: str) -> None:
 def test_masks_need_the_clip_index() -> None:
     with pytest.raises(ValueError, match="clip 0 of the batch has no 'clip_index'"):
         MaskedCodeCollator(CODEBOOK_SIZE)([{"input_ids": [1, 2]}])
+
+
+@pytest.mark.fault
+def test_clips_without_frames_cannot_be_masked() -> None:
+    with pytest.raises(ValueError, match=r"clip 0 of the batch has input_ids of shape \(0,\)"):
+        MaskedCodeCollator(CODEBOOK_SIZE)([{"input_ids": [], "clip_index": 0}])

@@ -6,6 +6,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from hf_audioformer.data import read_clips
@@ -244,6 +245,29 @@ def test_faulty_labels(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         read_clips(write_parquet(audio=entries(wav, "a", "b"), **columns), **arguments)
+
+
+@pytest.mark.fault
+def test_class_index_out_of_range(write_parquet: Callable[..., Path], wav: bytes) -> None:
+    path = write_parquet(audio=entries(wav, "a", "b"), label=[0, 2])
+    table = pyarrow.parquet.read_table(path)
+    features = datasets.Dataset(table).features | {"label": datasets.ClassLabel(names=["x", "y"])}
+    metadata = datasets.Features(features).arrow_schema.metadata
+    pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), path)
+    with pytest.raises(ValueError, match="clip 'b', column 'label': class 2 is out of range; there are 2 classes"):
+        read_clips(path)
+
+
+@pytest.mark.fault
+def test_csv_in_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("path,label\na.wav,Gänse\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"a\.csv: not a csv in UTF-8"):
+        read_clips(tmp_path / "a.csv")
+
+
+@pytest.mark.unit
+def test_ids_of_a_table_are_kept_as_text(write_parquet: Callable[..., Path], wav: bytes) -> None:
+    assert read_clips(write_parquet(audio=entries(wav, "a", "b"), label=["x", "y"], id=[7, 5])).ids == ["7", "5"]
 
 
 @pytest.mark.fault

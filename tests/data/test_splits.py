@@ -196,7 +196,7 @@ def test_settings_out_of_range(settings_given: dict[str, Any], message: str) -> 
         ({"kind": "folds", "column": "take"}, "column 'take' has no value for clip '2'"),
         (
             {"kind": "folds", "column": "part", "group_column": "pair", "validation_fraction": 0},
-            "'pair' lies in two parts",
+            "'1' of group_column 'pair' lies in two parts",
         ),
         ({"group_column": "one"}, "train part is empty"),
     ],

@@ -28,6 +28,13 @@ TORCHAUDIO_REMEDY = (
 )
 DEFAULT_CODEC = "facebook/encodec_24khz"
 BUNDLED_CODEC = Path(__file__).parent / "assets" / "codec"
+DECODED_FORMATS = [  # name, container and subtype as soundfile calls them
+    ("wav", "WAV", "PCM_16"),
+    ("flac", "FLAC", "PCM_16"),
+    ("ogg", "OGG", "VORBIS"),
+    ("opus", "OGG", "OPUS"),
+    ("mp3", "MP3", "MPEG_LAYER_III"),
+]
 FREE_DISK_GB = 2  # a run's checkpoints, or the codec's download
 HUB_TIMEOUT_SECONDS = 5
 LOAD_ERRORS = (ImportError, OSError, RuntimeError)  # what a compiled package raises when it does not fit
@@ -125,15 +132,6 @@ def _check_torchaudio() -> Finding:
     return _attempt("torchaudio loads", resample, TORCHAUDIO_REMEDY)
 
 
-DECODED_FORMATS = [  # name, container and subtype as soundfile calls them
-    ("wav", "WAV", "PCM_16"),
-    ("flac", "FLAC", "PCM_16"),
-    ("ogg", "OGG", "VORBIS"),
-    ("opus", "OGG", "OPUS"),
-    ("mp3", "MP3", "MPEG_LAYER_III"),
-]
-
-
 def _check_decoder(name: str, container: str, subtype: str) -> Finding:
     def round_trip() -> str:
         import numpy as np
@@ -193,14 +191,12 @@ def _check_ffmpeg() -> Finding:
 
 
 def _check_accelerator() -> Finding:
-    def name() -> str:
-        import torch
+    import torch
 
-        if not torch.accelerator.is_available():
-            raise RuntimeError(f"none; training runs on {os.cpu_count()} CPU cores")
-        return f"{torch.accelerator.device_count()} x {torch.accelerator.current_accelerator()}"
-
-    return _attempt("accelerator", name, "fine for the quickstart and small data sets", required=False)
+    here = torch.accelerator.is_available()
+    devices = f"{torch.accelerator.device_count()} x {torch.accelerator.current_accelerator()}"
+    found = devices if here else f"none: training runs on {os.cpu_count()} CPU cores"
+    return Finding("accelerator", here, found, "none is needed for the quickstart and small data sets", required=False)
 
 
 def _check_disk() -> Finding:

@@ -11,7 +11,6 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -133,7 +132,7 @@ def _split_command_line(argv: list[str]) -> tuple[str | None, dict[str, str]]:
 
 
 def _presets() -> dict[str, Path]:
-    folder = Path(str(files("hf_audioformer"))) / "recipes" / "configs"
+    folder = Path(__file__).parent.parent / "recipes" / "configs"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 

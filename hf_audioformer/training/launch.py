@@ -8,6 +8,7 @@ Seen with accelerate 1.15 and transformers 5.23: `accelerate launch --cpu --num_
 import os
 import shlex
 import sys
+from pathlib import Path
 
 import torch
 from transformers import TrainingArguments
@@ -64,4 +65,6 @@ def _is_lone_accelerate_process() -> bool:
 
 
 def _torchrun(processes: int | None) -> str:
-    return f"torchrun --nproc_per_node {processes or 'N'} {shlex.join(sys.argv)}"
+    program, *arguments = sys.argv
+    target = ["-m", "hf_audioformer"] if Path(program).name in ("hf-audioformer", "__main__.py") else [program]
+    return f"torchrun --nproc_per_node {processes or 'N'} {shlex.join([*target, *arguments])}"

@@ -34,7 +34,7 @@ def launch(tmp_path: Path):
 
     def run(launcher: list[str], use_cpu: bool | None, expected: int | None = None, checked_before: bool = True):
         command = [sys.executable, "-m", *launcher] if launcher else [sys.executable]
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
+        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
             [*command, str(script), str(use_cpu), str(expected), str(checked_before)],
             env=environment,
@@ -93,3 +93,11 @@ def test_use_cpu_is_true_only_where_there_is_no_accelerator(monkeypatch: pytest.
     assert check_launch() is not torch.accelerator.is_available()
     assert check_launch(use_cpu=True) is True
     assert check_launch(1, use_cpu=False) is False
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("program", ["/env/bin/hf-audioformer", "/env/hf_audioformer/__main__.py"])
+def test_the_right_command_starts_the_package(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "finetune", "my config.yaml"])
+    with pytest.raises(ValueError, match=r"torchrun --nproc_per_node 2 -m hf_audioformer finetune 'my config\.yaml'$"):
+        check_launch(2)

@@ -87,6 +87,7 @@ def test_regression() -> None:
 
 
 @pytest.mark.unit
+@pytest.mark.filterwarnings("error")
 def test_classes_positive_everywhere_have_no_auc() -> None:
     metrics = classification_metrics(np.array([[1.0], [2.0]]), np.array([[1], [1]]))
     assert metrics["map"] == 1

@@ -1,0 +1,145 @@
+"""Measure a codec made by `train_codec`, on clips that its training never heard.
+
+    python -m hf_audioformer.recipes.codec_report FOLDER [--clips SOURCE ...] [--esc10]
+
+prints the perplexity of each codebook and the log-mel distance of decoded clips, beside that of a random encoder with
+fitted codebooks; with `--esc10` also the accuracy of a bag-of-codes classifier on the four folds of ESC-10.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..audio.io import Audio
+from ..audio.log_mel import log_mel
+from ..data.readers import read_clips
+from ..models.audioformer.codec_audioformer import AudioCodec
+from ..models.audioformer.feature_extraction_audioformer import resample
+from ..training.arguments import parse_config
+from .baseline import bag_of_codes_baseline
+from .codec_clips import load_waveforms, set_level
+from .train_codec import ARGUMENTS_FILE, CodecTrainer, TrainCodecArguments
+
+__all__ = [
+    "bag_of_codes_folds",
+    "codebook_perplexities",
+    "encode_clip",
+    "log_mel_distance",
+    "main",
+    "random_reference",
+]
+
+ESC10_SECONDS = 5.0
+DISTANCE_RANGE_DB = 80.0
+
+
+def encode_clip(codec: AudioCodec, waveform: Tensor) -> Tensor:
+    """Codes of all codebooks, int64 (num_codebooks, frames), of a waveform (samples,) of the codec's level and rate."""
+    whole_frames = F.pad(waveform, (0, -len(waveform) % codec.hop_length))
+    return codec.encode(whole_frames[None], codec.num_codebooks)[0]
+
+
+def codebook_perplexities(codes: Sequence[Tensor], codebook_size: int) -> list[float]:
+    """exp(entropy) of the codes of each codebook over all clips: from 1 to `codebook_size`."""
+    perplexities = []
+    for row in torch.cat(list(codes), dim=1):
+        shares = torch.bincount(row, minlength=codebook_size) / len(row)
+        perplexities.append(torch.special.entr(shares).sum().exp().item())
+    return perplexities
+
+
+def log_mel_distance(decoded: Tensor, original: Tensor, sampling_rate: int) -> float:
+    """Mean absolute difference of natural log-mels (64 bands), floored 80 dB under the peak of `original`."""
+    decoded = decoded[: len(original)]
+    floor = log_mel(original, sampling_rate).max().exp().item() * 10 ** (-DISTANCE_RANGE_DB / 10)
+    expected, found = (log_mel(audio, sampling_rate, floor=floor) for audio in (original, decoded))
+    return (found - expected).abs().mean().item()
+
+
+def random_reference(arguments: TrainCodecArguments, clips: Sequence[Tensor]) -> AudioCodec:
+    """A codec of random weights (another seed), its codebooks fitted to its latents of `clips`."""
+    trainer = CodecTrainer(replace(arguments, seed=arguments.seed + 1), clips)
+    trainer.fit_codebooks()
+    return AudioCodec(trainer.model)
+
+
+def bag_of_codes_folds(codec: AudioCodec, rms_level_dbfs: float) -> dict[int, float]:
+    """Accuracy (0 to 1) on each fold of ESC-10 of logistic regression on the codes' histograms of the other three."""
+    clips = read_clips("esc10")
+    labels, folds = clips.targets(), np.asarray(clips.column("fold"))
+    codes = [encode_clip(codec, _five_seconds(clips.load(i), codec, rms_level_dbfs)) for i in range(len(clips))]
+    accuracies = {}
+    for fold in sorted(set(folds.tolist())):
+        train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        accuracies[fold] = bag_of_codes_baseline(
+            [codes[i] for i in train],
+            labels[train].tolist(),
+            [codes[i] for i in test],
+            labels[test].tolist(),
+            codec.codebook_size,
+        )
+    return accuracies
+
+
+def _five_seconds(audio: Audio, codec: AudioCodec, rms_level_dbfs: float) -> Tensor:
+    rate = codec.sampling_rate
+    waveform = resample(torch.from_numpy(audio["array"]), audio["sampling_rate"], rate)[: int(ESC10_SECONDS * rate)]
+    return F.pad(set_level(waveform, rms_level_dbfs), (0, int(ESC10_SECONDS * rate) - len(waveform)))
+
+
+def _mean_distance(codec: AudioCodec, clips: Sequence[Tensor], codes: Sequence[Tensor], level: float | None) -> float:
+    """Mean `log_mel_distance` over clips; with `level` (dBFS) the decoded clips are brought to it first."""
+    distances = []
+    for clip, clip_codes in zip(clips, codes, strict=True):
+        decoded = codec.decode(clip_codes[None])[0]
+        decoded = decoded if level is None else set_level(decoded, level)
+        distances.append(log_mel_distance(decoded, clip, codec.sampling_rate))
+    return float(np.mean(distances))
+
+
+def _print_unseen(codec: AudioCodec, arguments: TrainCodecArguments, clips: Sequence[Tensor]) -> None:
+    size, level = arguments.codebook_size, arguments.rms_level_dbfs
+    seconds = sum(map(len, clips)) / arguments.sampling_rate
+    print(f"{len(clips)} clips never heard in training, {seconds:.0f} s")
+    codes = [encode_clip(codec, clip) for clip in clips]
+    for index, perplexity in enumerate(codebook_perplexities(codes, size)):
+        print(f"codebook {index}: perplexity {perplexity:.0f} of {size}, {perplexity / size:.0%}")
+    trained = _mean_distance(codec, clips, codes, None)
+    heard = load_waveforms(arguments.sources, arguments.hold_out, arguments.sampling_rate, level)
+    reference = random_reference(arguments, heard)
+    random = _mean_distance(reference, clips, [encode_clip(reference, clip) for clip in clips], level)
+    print(
+        f"log-mel distance {trained:.3f}; random encoder, fitted codebooks {random:.3f} ({trained / random - 1:+.0%})"
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure as the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="a finished codec")
+    parser.add_argument("--clips", nargs="+", default=[], help="sources to measure on instead of the held-out clips")
+    parser.add_argument("--esc10", action="store_true", help="classify ESC-10 from the codes")
+    options = parser.parse_args(argv)
+    arguments = parse_config(TrainCodecArguments, [str(options.folder / ARGUMENTS_FILE)], description="")
+    codec = AudioCodec.from_pretrained(options.folder)
+    rate, level = arguments.sampling_rate, arguments.rms_level_dbfs
+    if options.clips:
+        clips = load_waveforms(options.clips, [], rate, level)
+    else:
+        clips = load_waveforms(arguments.sources, arguments.hold_out, rate, level, only_held_out=True)
+    _print_unseen(codec, arguments, clips)
+    if options.esc10:
+        accuracies = bag_of_codes_folds(codec, level)
+        each = ", ".join(f"fold {fold} {accuracy:.1%}" for fold, accuracy in accuracies.items())
+        print(f"bag of codes on ESC-10: mean {np.mean(list(accuracies.values())):.1%} ({each})")
+        print(f"heard in training, without labels: {arguments.sources}, but not {arguments.hold_out}")
+
+
+if __name__ == "__main__":
+    main()

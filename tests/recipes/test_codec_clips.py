@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from hf_audioformer.recipes.codec_clips import load_waveforms, set_level
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, level in (("a/loud.wav", 0.5), ("a/quiet.flac", 0.005), ("b.ogg", 0.1)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / name, level * np.sin(np.arange(8000) / 5), 8000)
+    (tmp_path / "notes.txt").write_text("not audio")
+    return tmp_path
+
+
+@pytest.mark.unit
+def test_all_audio_files_of_a_folder_come_at_one_rate_and_level(folder: Path) -> None:
+    waveforms = load_waveforms([str(folder)], [], 24_000, -20.0)
+    assert [len(waveform) for waveform in waveforms] == [24_000] * 3
+    for waveform in waveforms:
+        assert waveform.square().mean().sqrt().item() == pytest.approx(0.1, rel=1e-4)
+
+
+@pytest.mark.unit
+def test_silence_stays_silence() -> None:
+    assert set_level(torch.zeros(100), -23.0).abs().max() == 0
+
+
+@pytest.mark.unit
+def test_held_out_clips_and_the_others_make_up_the_whole(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        soundfile.write(tmp_path / f"{name}.wav", np.full(800, 0.1), 8000)
+    table = tmp_path / "clips.csv"
+    table.write_text("path,label,fold\na.wav,x,1\nb.wav,x,2\nc.wav,y,2\n")
+    source = str(table)
+    assert len(load_waveforms([source], [f"{source}:fold=2"], 8000, -23.0)) == 1
+    assert len(load_waveforms([source], [f"{source}:fold=2"], 8000, -23.0, only_held_out=True)) == 2
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("hold_out", ["fold=5", "esc10:fold", "fsdd:fold=5"])
+def test_a_malformed_hold_out_is_refused(hold_out: str) -> None:
+    with pytest.raises(ValueError, match="must be SOURCE:COLUMN=VALUE"):
+        load_waveforms(["esc10"], [hold_out], 24_000, -23.0)
+
+
+@pytest.mark.unit
+def test_a_folder_without_audio_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no clips are left"):
+        load_waveforms([str(tmp_path)], [], 24_000, -23.0)

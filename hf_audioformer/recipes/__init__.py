@@ -1,1 +1,1 @@
-"""Recipes: one file for each thing to train, encode or measure, started from the command line."""
+"""One file per recipe: what a command does, from settings to results."""

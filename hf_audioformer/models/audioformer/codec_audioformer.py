@@ -372,7 +372,7 @@ def _is_causal(config: EncodecConfig) -> bool:
         and config.audio_channels == 1
         and not config.normalize
         and config.chunk_length_s is None
-        and config.pad_mode in ("reflect", "replicate", "constant")
+        and config.pad_mode == "reflect"
     )
 
 
@@ -418,20 +418,20 @@ class _CausalConv1d(nn.Module):
         self.stride: int = conv.stride[0]
         self.dilation: int = conv.dilation[0]
         self.context: int = (conv.kernel_size[0] - 1) * self.dilation + 1 - self.stride
-        self.pad_mode: str = source.pad_mode
 
     def forward(self, hidden: Tensor, memory: Memory) -> Tensor:
         if self.context:
             past = memory.get(self)
-            hidden = self._pad_start(hidden) if past is None else torch.cat([past, hidden], dim=-1)
+            if past is None:
+                past = self._reflected_start(hidden)
+            hidden = torch.cat([past, hidden], dim=-1)
             memory[self] = hidden[..., -self.context :].clone()
         return F.conv1d(hidden, self.weight, self.bias, self.stride, dilation=self.dilation)
 
-    def _pad_start(self, hidden: Tensor) -> Tensor:
-        # Reflection needs more samples than it pads: EnCodec lends zeros on the right to a shorter input.
-        lent = max(0, self.context + 1 - hidden.shape[-1]) if self.pad_mode == "reflect" else 0
-        padded = F.pad(F.pad(hidden, (0, lent)), (self.context, 0), mode=self.pad_mode)
-        return padded[..., : padded.shape[-1] - lent]
+    def _reflected_start(self, hidden: Tensor) -> Tensor:
+        # Like EnCodec, an input too short to be mirrored is continued with zeros.
+        mirrored = hidden[..., 1 : self.context + 1]
+        return F.pad(mirrored, (0, self.context - mirrored.shape[-1])).flip(-1)
 
 
 class _CausalResidual(nn.Module):
@@ -468,11 +468,6 @@ class _Elu(nn.Module):
         return torch.maximum(hidden, negative, out=negative)
 
 
-class _Identity(nn.Module):
-    def forward(self, hidden: Tensor, memory: Memory) -> Tensor:
-        return hidden
-
-
 class _CausalSequence(nn.Module):
     def __init__(self, sources: list[nn.Module] | nn.ModuleList) -> None:
         super().__init__()
@@ -491,7 +486,7 @@ def _causal(source: nn.Module) -> nn.Module:
         EncodecResnetBlock: _CausalResidual,
         EncodecLSTM: _CausalLstm,
         nn.ELU: lambda _: _Elu(),
-        nn.Identity: lambda _: _Identity(),
+        nn.Identity: lambda _: _CausalSequence([]),
     }
     return kinds[type(source)](source)
 

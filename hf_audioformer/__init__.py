@@ -1,0 +1,70 @@
+"""Audio transformers on codec tokens and spectrograms for Hugging Face Transformers.
+
+Importing the package registers AudioFormer with the Auto classes; everything else is loaded when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .environment import require_torchaudio
+
+try:
+    from transformers import (
+        AutoConfig,
+        AutoFeatureExtractor,
+        AutoModel,
+        AutoModelForAudioClassification,
+        AutoModelForMaskedLM,
+        AutoModelForPreTraining,
+    )
+
+    from .models.audioformer.configuration_audioformer import AudioFormerConfig
+    from .models.audioformer.feature_extraction_audioformer import AudioFormerFeatureExtractor
+    from .models.audioformer.modeling_audioformer import (
+        AudioFormerForAudioClassification,
+        AudioFormerForMaskedLM,
+        AudioFormerForPreTraining,
+        AudioFormerModel,
+    )
+except (ImportError, OSError, RuntimeError):
+    require_torchaudio()  # the usual cause, with its remedy
+    raise
+
+if TYPE_CHECKING:
+    from .audio.io import load_audio
+    from .data import read_clips
+    from .models.audioformer.codec_audioformer import AudioCodec
+
+__version__ = "0.1.0"
+
+AutoConfig.register("audioformer", AudioFormerConfig, exist_ok=True)
+AutoFeatureExtractor.register(AudioFormerConfig, AudioFormerFeatureExtractor, exist_ok=True)
+AutoModel.register(AudioFormerConfig, AudioFormerModel, exist_ok=True)
+AutoModelForAudioClassification.register(AudioFormerConfig, AudioFormerForAudioClassification, exist_ok=True)
+AutoModelForMaskedLM.register(AudioFormerConfig, AudioFormerForMaskedLM, exist_ok=True)
+AutoModelForPreTraining.register(AudioFormerConfig, AudioFormerForPreTraining, exist_ok=True)
+
+_LAZY = {
+    "AudioCodec": ".models.audioformer.codec_audioformer",
+    "load_audio": ".audio.io",
+    "read_clips": ".data",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name], __name__), name)
+
+
+__all__ = [
+    "AudioCodec",
+    "AudioFormerConfig",
+    "AudioFormerFeatureExtractor",
+    "AudioFormerForAudioClassification",
+    "AudioFormerForMaskedLM",
+    "AudioFormerForPreTraining",
+    "AudioFormerModel",
+    "load_audio",
+    "read_clips",
+]

@@ -1,0 +1,92 @@
+"""Encoding a set of clips: every clip once, split over the processes that train together."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..models.audioformer.feature_extraction_audioformer import AudioFormerFeatureExtractor
+
+__all__ = ["EncodedClips", "encode_clips"]
+
+logger = logging.getLogger(__name__)
+
+# With more bad clips than this share something else is wrong: the column, the codec, the disk.
+MAX_BAD_SHARE = 0.2
+
+Load = Callable[[int], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class EncodedClips:
+    """Codes of clips by their index, `input_ids` int64 (frames,) or (frames, num_codebooks), and why others failed."""
+
+    input_ids: dict[int, np.ndarray]
+    failures: dict[int, str]
+
+
+def encode_clips(
+    load: Load,
+    ids: Sequence[str],
+    extractor: AudioFormerFeatureExtractor,
+    *,
+    skip_bad: bool = False,
+    device: str | torch.device | None = None,
+) -> EncodedClips:
+    """Encodes the clips `load(0)`, `load(1)`, ... named `ids`, with a progress bar.
+
+    Under `torchrun` or `accelerate launch` each process encodes its share and all receive the whole.
+
+    Args:
+        load: Gives the clip at an index as `{"array": float32 (samples,), "sampling_rate": int}`.
+        skip_bad: Whether clips that cannot be read or encoded are left out and reported instead of raised.
+        device: Where the codec runs.
+
+    Raises:
+        ValueError: A clip cannot be used (the message names it), or with `skip_bad` more than a fifth of them cannot.
+    """
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    state = PartialState()
+    own = range(state.process_index, len(ids), state.num_processes)
+    found = list(_encode(load, ids, own, extractor, skip_bad, device, show=state.is_main_process))
+    if state.num_processes > 1:
+        found = gather_object(found)
+    codes = {index: result for index, result in found if isinstance(result, np.ndarray)}
+    failures = {index: result for index, result in found if isinstance(result, str)}
+    for index, reason in sorted(failures.items()):
+        logger.warning("left out %s: %s", ids[index], reason)
+    if len(failures) > MAX_BAD_SHARE * len(ids):
+        first = min(failures)
+        raise ValueError(
+            f"{len(failures)} of {len(ids)} clips cannot be used, more than {MAX_BAD_SHARE:.0%}; the first, "
+            f"{ids[first]}: {failures[first]}"
+        )
+    return EncodedClips(codes, failures)
+
+
+def _encode(
+    load: Load,
+    ids: Sequence[str],
+    indices: Sequence[int],
+    extractor: AudioFormerFeatureExtractor,
+    skip_bad: bool,
+    device: str | torch.device | None,
+    show: bool,
+) -> Iterator[tuple[int, np.ndarray | str]]:
+    """Each index with its codes, or with the reason why it has none."""
+    from tqdm.auto import tqdm
+
+    for index in tqdm(indices, desc="encode", unit="clip", disable=not show):
+        try:
+            audio = load(index)
+            features = extractor(audio["array"], sampling_rate=audio["sampling_rate"], device=device)
+            yield index, features["input_ids"][0]
+        except (ValueError, OSError) as error:
+            if not skip_bad:
+                raise ValueError(f"{ids[index]}: {error} (leave bad clips out with --data.skip_bad true)") from error
+            yield index, str(error)

@@ -1,0 +1,90 @@
+"""Encoded clips as a data set for the Trainer, with augmentation that depends on seed, epoch and clip alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+__all__ = ["CodeAugmentation", "CodeDataset"]
+
+
+@dataclass(frozen=True)
+class CodeAugmentation:
+    """What happens to the codes of a clip each time it is seen in training.
+
+    One of its encoded versions is taken, a stretch of `crop_frames` is cut from a longer clip, and `mask_rate` of the
+    frames become MASK, whose id is `codebook_size` + 2. BOA and EOA stay where they are.
+
+    Raises:
+        ValueError: a rate outside [0, 1) or a crop below one frame.
+    """
+
+    codebook_size: int
+    mask_rate: float = 0.0
+    crop_frames: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mask_rate < 1:
+            raise ValueError(f"mask_rate must be at least 0 and below 1, got {self.mask_rate}")
+        if self.crop_frames is not None and self.crop_frames < 1:
+            raise ValueError(f"crop_frames must be at least 1, got {self.crop_frames}")
+
+    def __call__(self, versions: Sequence[np.ndarray], epoch: int, clip_index: int) -> np.ndarray:
+        """Ids (frames,) or (frames, codebooks) made from one of the `versions` of a clip."""
+        random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch, clip_index])))
+        ids = versions[random.integers(len(versions))]
+        frames = np.flatnonzero((ids.reshape(len(ids), -1) < self.codebook_size).all(axis=1))
+        if self.crop_frames is not None and len(frames) > self.crop_frames:
+            start = random.integers(len(frames) - self.crop_frames + 1)
+            dropped = np.concatenate((frames[:start], frames[start + self.crop_frames :]))
+            ids = np.delete(ids, dropped, axis=0)
+            frames = frames[: self.crop_frames]
+        masked = random.choice(frames, size=int(self.mask_rate * len(frames)), replace=False)
+        ids = ids.copy()
+        ids[masked] = self.codebook_size + 2
+        return ids
+
+
+class CodeDataset(Dataset):
+    """Encoded clips with their labels.
+
+    An item is `{"input_ids": (frames,) or (frames, codebooks) int64, "clip_index": int, "labels": if there are any}`.
+
+    Args:
+        versions: For each clip its encoded versions, the unchanged one first; without augmentation that one is given.
+        targets: Labels of the clips, int64 (clips,) or float32 (clips, classes).
+        augmentation: Applied anew in each epoch.
+    """
+
+    def __init__(
+        self,
+        versions: Sequence[Sequence[np.ndarray]],
+        targets: np.ndarray | None = None,
+        augmentation: CodeAugmentation | None = None,
+    ):
+        self.versions = versions
+        self.targets = targets
+        self.augmentation = augmentation
+        # In shared memory, so that worker processes that run already see the next epoch too.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw anew from now on; the data loader of the Trainer calls this before each epoch."""
+        self._epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.versions)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        versions = self.versions[index]
+        ids = versions[0] if self.augmentation is None else self.augmentation(versions, int(self._epoch), index)
+        item: dict[str, Any] = {"input_ids": ids, "clip_index": index}
+        if self.targets is not None:
+            item["labels"] = self.targets[index]
+        return item

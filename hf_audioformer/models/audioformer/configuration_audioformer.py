@@ -1,0 +1,137 @@
+"""AudioFormer configuration."""
+
+from typing import Any, Literal, get_args
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+
+# The special tokens stand after the codes, in this order; their ids are `codebook_size + position`.
+SPECIAL_TOKENS = ("boa", "eoa", "mask", "pad")
+
+
+@strict
+class AudioFormerConfig(PreTrainedConfig):
+    r"""Configuration of an AudioFormer: a rotary-position encoder over the codes of a neural audio codec.
+
+    The defaults give the base size, 86.5 M parameters (the paper, arXiv 2308.07221, states no size; RoFormer-base is the
+    natural one). The vocabulary of each codebook is its codes, then the special tokens BOA (begin of audio), EOA
+    (end of audio), MASK and PAD.
+
+    Args:
+        codebook_size (`int`, defaults to 1024): Codes per codebook of the codec.
+        num_codebooks (`int`, defaults to 1): Codebooks the model embeds. More than one needs `fusion="sum"`.
+        fusion (`"first"` or `"sum"`, defaults to `"first"`): `"first"` reads the first codebook alone (the paper's C1)
+            and ignores the others; `"sum"` adds the embeddings of all codebooks of a frame.
+        vocab_size (`int`, *optional*): Tokens per codebook; derived as `codebook_size + 4`.
+        hidden_size (`int`, defaults to 768): Width of the encoder.
+        num_hidden_layers (`int`, defaults to 12): Number of encoder layers.
+        num_attention_heads (`int`, defaults to 12): Heads; must divide `hidden_size` into an even head size.
+        intermediate_size (`int`, defaults to 3072): Width of the feed-forward layers.
+        hidden_act (`str`, defaults to `"gelu"`): Activation of the feed-forward layers and the MLM head.
+        hidden_dropout (`float`, defaults to 0.1): Dropout after the embeddings and after each sublayer.
+        attention_dropout (`float`, defaults to 0.1): Dropout of the attention weights.
+        norm_position (`"post"` or `"pre"`, defaults to `"post"`): LayerNorm after each residual sum, as RoFormer does,
+            or before each sublayer with one more at the end.
+        layer_norm_eps (`float`, defaults to 1e-12): Epsilon of the LayerNorms.
+        initializer_range (`float`, defaults to 0.02): Standard deviation of new weights.
+        rope_parameters (`dict`, *optional*): `{"rope_type": "default", "rope_theta": 10000.0}`. Angles are computed for
+            the length at hand, so there is no longest clip.
+        pooling (`"mean"`, `"max"`, `"cls"` or `"attention"`, defaults to `"mean"`): How the classifier turns frames
+            into one vector; padding never takes part.
+        classifier_dropout (`float`, *optional*): Dropout before the classifier; `hidden_dropout` if not given.
+        label_smoothing (`float`, defaults to 0.0): Share of each target spread over the classes, in [0, 1).
+        class_weights (`list[float]`, *optional*): Weight of each class in the loss, one per label.
+        pad_token_id, mask_token_id, boa_token_id, eoa_token_id (`int`, *optional*): Derived from `codebook_size`.
+        tie_word_embeddings (`bool`, defaults to `True`): Whether the MLM decoder shares the code embeddings.
+
+    Raises:
+        `StrictDataclassFieldValidationError`, `StrictDataclassClassValidationError`: A value has the wrong type or is
+            not among those allowed; the message names the field, what was found and what is allowed.
+
+    Example:
+
+    ```python
+    >>> from hf_audioformer import AudioFormerConfig, AudioFormerModel
+
+    >>> model = AudioFormerModel(AudioFormerConfig(hidden_size=192, num_hidden_layers=4, num_attention_heads=4))
+    ```"""
+
+    model_type = "audioformer"
+
+    codebook_size: int = 1024
+    num_codebooks: int = 1
+    fusion: Literal["first", "sum"] = "first"
+    vocab_size: int | None = None
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "gelu"
+    hidden_dropout: float | int = 0.1
+    attention_dropout: float | int = 0.1
+    norm_position: Literal["post", "pre"] = "post"
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    rope_parameters: dict | None = None
+    pooling: Literal["mean", "max", "cls", "attention"] = "mean"
+    classifier_dropout: float | int | None = None
+    label_smoothing: float | int = 0.0
+    class_weights: list[float] | tuple[float, ...] | None = None
+    pad_token_id: int | None = None
+    mask_token_id: int | None = None
+    boa_token_id: int | None = None
+    eoa_token_id: int | None = None
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        rope_type = (self.rope_parameters or {}).get("rope_type", "default")
+        if rope_type != "default":  # the scaled kinds need a longest length, and AudioFormer has none
+            raise ValueError(f'rope_parameters["rope_type"] is "{rope_type}"; only "default" is allowed.')
+        for offset, name in enumerate(SPECIAL_TOKENS):
+            if getattr(self, f"{name}_token_id") is None:
+                setattr(self, f"{name}_token_id", self.codebook_size + offset)
+        if self.vocab_size is None:
+            self.vocab_size = self.codebook_size + len(SPECIAL_TOKENS)
+        if self.classifier_dropout is None:
+            self.classifier_dropout = self.hidden_dropout
+        super().__post_init__(**kwargs)
+
+    def validate_sizes(self) -> None:
+        """Refuses counts below one, rates outside [0, 1) and head sizes that rotary positions cannot split in pairs."""
+        for name in ("codebook_size", "num_codebooks", "hidden_size", "num_attention_heads", "intermediate_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("hidden_dropout", "attention_dropout", "classifier_dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError(
+                f"hidden_size is {self.hidden_size} with {self.num_attention_heads} attention heads; it must be a "
+                f"multiple of {2 * self.num_attention_heads}, because rotary positions turn pairs of a head's channels."
+            )
+
+    def validate_codebooks(self) -> None:
+        """Refuses several codebooks without a fusion that reads them, and special tokens outside the vocabulary."""
+        if self.num_codebooks > 1 and self.fusion != "sum":
+            raise ValueError(
+                f'num_codebooks is {self.num_codebooks} with fusion="{self.fusion}", which reads one codebook; '
+                'set fusion="sum" or num_codebooks=1.'
+            )
+        ids = [getattr(self, f"{name}_token_id") for name in SPECIAL_TOKENS]
+        if len(set(ids)) < len(ids) or min(ids) < self.codebook_size or max(ids) >= self.vocab_size:
+            raise ValueError(
+                f"the special tokens {dict(zip(SPECIAL_TOKENS, ids))} must have different ids from {self.codebook_size} "
+                f"(codebook_size) to {self.vocab_size - 1} (vocab_size - 1); leave them out to have them derived."
+            )
+
+    def validate_labels(self) -> None:
+        """Refuses an unknown `problem_type` (Transformers lets a typo pass) and weights that do not fit the labels."""
+        if self.problem_type is not None and self.problem_type not in get_args(ProblemType):
+            raise ValueError(f'problem_type is "{self.problem_type}"; allowed: {", ".join(get_args(ProblemType))}.')
+        if self.class_weights is not None and len(self.class_weights) != self.num_labels:
+            raise ValueError(f"class_weights has {len(self.class_weights)} values for {self.num_labels} labels.")
+
+
+__all__ = ["AudioFormerConfig"]

@@ -1,0 +1,548 @@
+"""AudioFormer: a rotary-position encoder over codec tokens, with heads for masked modelling and classification.
+
+Source: arXiv 2308.07221 (method), `transformers.RoFormerModel` (encoder; weights map one to one in post-norm).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.activations import ACT2FN
+from transformers.loss.loss_utils import ForMaskedLMLoss
+from transformers.masking_utils import create_bidirectional_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, SequenceClassifierOutput
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_audioformer import AudioFormerConfig
+
+RotaryAngles = tuple[torch.Tensor, torch.Tensor]
+
+
+class AudioFormerEmbeddings(nn.Module):
+    """Turns codes into vectors: one table holds the rows of every codebook; a frame is the sum of its codebooks."""
+
+    def __init__(self, config: AudioFormerConfig):
+        super().__init__()
+        self.vocab_size = config.vocab_size
+        self.num_codebooks = config.num_codebooks
+        self.fusion = config.fusion
+        self.code_embeddings = nn.Embedding(config.num_codebooks * config.vocab_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def embed(self, input_ids: torch.LongTensor) -> torch.Tensor:
+        """Embeds codes (batch, frames) or (batch, frames, num_codebooks) as (batch, frames, hidden_size)."""
+        if input_ids.dim() == 3 and self.fusion == "first":
+            input_ids = input_ids[..., 0]
+        found = input_ids.shape[2] if input_ids.dim() == 3 else 1
+        if input_ids.dim() not in (2, 3) or found != self.num_codebooks:
+            raise ValueError(
+                f"input_ids has shape {tuple(input_ids.shape)}; this model reads (batch, frames"
+                + (f", {self.num_codebooks})." if self.num_codebooks > 1 else ") or (batch, frames, num_codebooks).")
+                + " Set num_codebooks of the feature extractor to that of the model's configuration."
+            )
+        if input_ids.dim() == 2:
+            return self.code_embeddings(input_ids)
+        rows = torch.arange(self.num_codebooks, device=input_ids.device) * self.vocab_size
+        return self.code_embeddings(input_ids + rows).sum(dim=2)
+
+    def forward(self, input_ids: torch.LongTensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
+        if inputs_embeds is None:
+            inputs_embeds = self.embed(input_ids)
+        return self.dropout(self.norm(inputs_embeds))
+
+
+class AudioFormerRotaryEmbedding(nn.Module):
+    """Computes the rotary angles of a sequence of any length."""
+
+    inv_freq: torch.Tensor
+
+    def __init__(self, config: AudioFormerConfig, device: torch.device | None = None):
+        super().__init__()
+        self.config = config
+        self.rope_type = config.rope_parameters["rope_type"]
+        inv_freq, self.attention_scaling = self.compute_default_rope_parameters(config, device)
+        # The names are those by which PreTrainedModel restores the buffers after loading on the meta device.
+        self.register_buffer("inv_freq", inv_freq, persistent=False)
+        self.register_buffer("original_inv_freq", inv_freq.clone(), persistent=False)
+
+    @staticmethod
+    def compute_default_rope_parameters(
+        config: AudioFormerConfig, device: torch.device | None = None, **kwargs
+    ) -> tuple[torch.Tensor, float]:
+        head_size = config.hidden_size // config.num_attention_heads
+        exponents = torch.arange(0, head_size, 2, dtype=torch.float) / head_size
+        return (1.0 / config.rope_parameters["rope_theta"] ** exponents).to(device), 1.0
+
+    @torch.no_grad()
+    def forward(self, hidden_states: torch.Tensor) -> RotaryAngles:
+        """Returns the cosines and sines of all positions, each (frames, head_size / 2), in the dtype of the states."""
+        positions = torch.arange(hidden_states.shape[1], device=hidden_states.device, dtype=torch.float)
+        angles = torch.outer(positions, self.inv_freq.to(hidden_states.device, torch.float))
+        return angles.cos().to(hidden_states.dtype), angles.sin().to(hidden_states.dtype)
+
+
+def rotate_pairs(states: torch.Tensor, angles: RotaryAngles) -> torch.Tensor:
+    """Turns each interleaved pair of channels (0, 1), (2, 3), ... by its frame's angle.
+
+    `states` is (batch, heads, frames, head_size). The result holds all first members of the pairs, then all second
+    ones: queries and keys share that order, so their products are RoFormer's, and no copy is spent on interleaving.
+    """
+    cos, sin = angles
+    first, second = states[..., ::2], states[..., 1::2]
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def eager_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    weights = torch.matmul(query, key.transpose(2, 3)) * scaling
+    if attention_mask is not None:
+        weights = weights + attention_mask
+    weights = F.softmax(weights, dim=-1, dtype=torch.float32).to(query.dtype)
+    weights = F.dropout(weights, p=dropout, training=module.training)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
+
+
+class AudioFormerAttention(nn.Module):
+    """Bidirectional self-attention with rotary positions."""
+
+    def __init__(self, config: AudioFormerConfig, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.is_causal = False  # sdpa would be causal where there is no mask
+        self.head_size = config.hidden_size // config.num_attention_heads
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        rotary_angles: RotaryAngles,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        shape = (*hidden_states.shape[:-1], -1, self.head_size)
+        query = rotate_pairs(self.query(hidden_states).view(shape).transpose(1, 2), rotary_angles)
+        key = rotate_pairs(self.key(hidden_states).view(shape).transpose(1, 2), rotary_angles)
+        value = self.value(hidden_states).view(shape).transpose(1, 2)
+
+        attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention_forward
+        )
+        context, weights = attention(
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=self.config.attention_dropout if self.training else 0.0,
+            scaling=self.head_size**-0.5,
+            **kwargs,
+        )
+        return self.output(context.reshape(hidden_states.shape)), weights
+
+
+class AudioFormerMLP(nn.Module):
+    """The two feed-forward projections with their activation."""
+
+    def __init__(self, config: AudioFormerConfig):
+        super().__init__()
+        self.up = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.down = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.down(self.activation(self.up(hidden_states)))
+
+
+class AudioFormerLayer(GradientCheckpointingLayer):
+    """Attention and feed-forward, each with dropout, a residual and a LayerNorm after (`post`) or before (`pre`) it."""
+
+    def __init__(self, config: AudioFormerConfig, layer_idx: int):
+        super().__init__()
+        self.pre_norm = config.norm_position == "pre"
+        self.attention = AudioFormerAttention(config, layer_idx)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = AudioFormerMLP(config)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        rotary_angles: RotaryAngles,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        attended = self.attention_norm(hidden_states) if self.pre_norm else hidden_states
+        attended, _ = self.attention(attended, attention_mask, rotary_angles, **kwargs)
+        hidden_states = hidden_states + self.dropout(attended)
+        if self.pre_norm:
+            return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
+        hidden_states = self.attention_norm(hidden_states)
+        return self.mlp_norm(hidden_states + self.dropout(self.mlp(hidden_states)))
+
+
+class AudioFormerPreTrainedModel(PreTrainedModel):
+    """Weight initialisation, loading and the capabilities shared by all AudioFormer models."""
+
+    config: AudioFormerConfig
+    config_class = AudioFormerConfig
+    base_model_prefix = "audioformer"
+    main_input_name = "input_ids"
+    input_modalities = ("audio",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["AudioFormerEmbeddings", "AudioFormerLayer"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {"hidden_states": AudioFormerLayer, "attentions": AudioFormerAttention}
+
+
+class AudioFormerModel(AudioFormerPreTrainedModel):
+    """The bare encoder: codes in, one vector per frame out."""
+
+    def __init__(self, config: AudioFormerConfig):
+        super().__init__(config)
+        self.embeddings = AudioFormerEmbeddings(config)
+        self.rotary_embedding = AudioFormerRotaryEmbedding(config)
+        self.layers = nn.ModuleList(AudioFormerLayer(config, index) for index in range(config.num_hidden_layers))
+        pre_norm = config.norm_position == "pre"
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre_norm else nn.Identity()
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embeddings.code_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.embeddings.code_embeddings = value
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutput:
+        r"""Encodes codes; padding, batching and length change no output frame.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, frames)` or `(batch, frames, num_codebooks)`):
+                Codes and special tokens, each below `config.vocab_size`.
+            attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*):
+                1 for frames, 0 for padding; all frames if not given.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch, frames, hidden_size)`, *optional*):
+                Vectors in place of `input_ids`, before the embedding LayerNorm.
+
+        Returns:
+            `BaseModelOutput`: `last_hidden_state` (batch, frames, hidden_size); `hidden_states` (one more than layers)
+            and `attentions` (batch, heads, frames, frames; needs `attn_implementation="eager"`) as tuples on request.
+
+        Raises:
+            ValueError: Both or none of `input_ids` and `inputs_embeds` are given, or `input_ids` has another shape.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Give exactly one of input_ids and inputs_embeds.")
+        hidden_states = self.embeddings(input_ids, inputs_embeds)
+        mask = create_bidirectional_mask(
+            config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
+        )
+        rotary_angles = self.rotary_embedding(hidden_states)
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, mask, rotary_angles, **kwargs)
+        return BaseModelOutput(last_hidden_state=self.norm(hidden_states))
+
+
+class AudioFormerLMHead(nn.Module):
+    """Predicts the tokens of every codebook from one vector per frame."""
+
+    def __init__(self, config: AudioFormerConfig):
+        super().__init__()
+        self.num_codebooks = config.num_codebooks
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.decoder = nn.Linear(config.hidden_size, config.num_codebooks * config.vocab_size)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Returns logits (..., vocab_size), or (..., num_codebooks, vocab_size) for several codebooks."""
+        logits = self.decoder(self.norm(self.activation(self.dense(hidden_states))))
+        return logits if self.num_codebooks == 1 else logits.unflatten(-1, (self.num_codebooks, -1))
+
+
+class AudioFormerForMaskedLM(AudioFormerPreTrainedModel):
+    """The encoder with a head that predicts masked codes; the decoder shares the code embeddings."""
+
+    _tied_weights_keys = {"lm_head.decoder.weight": "audioformer.embeddings.code_embeddings.weight"}
+
+    def __init__(self, config: AudioFormerConfig):
+        super().__init__(config)
+        self.audioformer = AudioFormerModel(config)
+        self.lm_head = AudioFormerLMHead(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        self.lm_head.decoder = new_embeddings
+
+    def masked_lm_loss(self, logits: torch.Tensor, labels: torch.Tensor | None, **kwargs) -> torch.Tensor | None:
+        """Cross-entropy over the labels that are not -100; with one codebook read, that one's labels count."""
+        if labels is None:
+            return None
+        if labels.dim() == logits.dim():
+            labels = labels[..., 0]
+        return ForMaskedLMLoss(logits, labels, self.config.vocab_size, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> MaskedLMOutput:
+        r"""Predicts every token; inputs as in [`AudioFormerModel`].
+
+        Args:
+            labels (`torch.LongTensor` of shape `(batch, frames)` or `(batch, frames, num_codebooks)`, *optional*):
+                The tokens to predict at masked positions, -100 elsewhere.
+
+        Returns:
+            `MaskedLMOutput`: `loss` (mean cross-entropy over the positions with a label), `logits` (batch, frames,
+            vocab_size) or (batch, frames, num_codebooks, vocab_size).
+        """
+        outputs = self.audioformer(input_ids, attention_mask, inputs_embeds, **kwargs)
+        logits = self.lm_head(outputs.last_hidden_state)
+        return MaskedLMOutput(
+            loss=self.masked_lm_loss(logits, labels, **kwargs),
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+@dataclass
+class AudioFormerForPreTrainingOutput(ModelOutput):
+    """Output of [`AudioFormerForPreTraining`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): Masked-modelling loss.
+        prediction_logits (`torch.FloatTensor`): As the `logits` of [`AudioFormerForMaskedLM`].
+        pooler_output (`torch.FloatTensor` of shape `(batch, hidden_size)`): Mean of the clip's output frames.
+        hidden_states, attentions (`tuple(torch.FloatTensor)`, *optional*): As in [`AudioFormerModel`].
+    """
+
+    loss: torch.FloatTensor | None = None
+    prediction_logits: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+class AudioFormerForPreTraining(AudioFormerForMaskedLM):
+    """Masked modelling that also returns one vector per clip, which contrastive learning compares."""
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> AudioFormerForPreTrainingOutput:
+        r"""Inputs and `labels` as in [`AudioFormerForMaskedLM`]; returns [`AudioFormerForPreTrainingOutput`]."""
+        outputs = self.audioformer(input_ids, attention_mask, inputs_embeds, **kwargs)
+        logits = self.lm_head(outputs.last_hidden_state)
+        return AudioFormerForPreTrainingOutput(
+            loss=self.masked_lm_loss(logits, labels, **kwargs),
+            prediction_logits=logits,
+            pooler_output=masked_mean(outputs.last_hidden_state, attention_mask),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+def masked_mean(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+    """Means the frames with mask 1: (batch, frames, hidden_size) and (batch, frames) to (batch, hidden_size)."""
+    if attention_mask is None:
+        return hidden_states.mean(dim=1)
+    weights = attention_mask.unsqueeze(-1).to(hidden_states.dtype)
+    return (hidden_states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+class AudioFormerPooling(nn.Module):
+    """Turns the frames of a clip into one vector; padding frames never take part."""
+
+    def __init__(self, config: AudioFormerConfig):
+        super().__init__()
+        self.kind = config.pooling
+        self.score = nn.Linear(config.hidden_size, 1) if config.pooling == "attention" else None
+
+    def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
+        """Pools (batch, frames, hidden_size) with a mask (batch, frames) to (batch, hidden_size)."""
+        if self.kind == "mean":
+            return masked_mean(hidden_states, attention_mask)
+        if attention_mask is None:
+            attention_mask = hidden_states.new_ones(hidden_states.shape[:2])
+        if self.kind == "cls":  # the first frame that is not padding
+            first = attention_mask.to(torch.int).argmax(dim=1)
+            return hidden_states[torch.arange(len(first), device=first.device), first]
+        padding = (attention_mask == 0).unsqueeze(-1)
+        lowest = torch.finfo(hidden_states.dtype).min
+        if self.kind == "max":
+            return hidden_states.masked_fill(padding, lowest).amax(dim=1)
+        weights = self.score(hidden_states).masked_fill(padding, lowest).softmax(dim=1)
+        return (hidden_states * weights).sum(dim=1)
+
+
+class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
+    """The encoder with masked pooling and one linear layer: single label, multi-label or regression."""
+
+    # The Trainer must divide the loss of each micro-batch and average over processes itself: it passes a count of
+    # items that the multi-label loss of Transformers ignores, which multiplies loss and gradient.
+    accepts_loss_kwargs = False
+
+    def __init__(self, config: AudioFormerConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.audioformer = AudioFormerModel(config)
+        self.pooling = AudioFormerPooling(config)
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def resize_classifier(self, label_names: Sequence[str]) -> None:
+        """Gives the classifier these labels, in this order; rows of labels it knew by name are kept, others are new.
+
+        Class weights are dropped, since they belonged to the old labels.
+
+        Raises:
+            ValueError: A name occurs twice, or there is none.
+        """
+        if not label_names or len(set(label_names)) < len(label_names):
+            raise ValueError(f"label_names must be different names, at least one; found {list(label_names)}.")
+        known = {name: index for index, name in self.config.id2label.items()}
+        classifier = nn.Linear(self.config.hidden_size, len(label_names))
+        self._init_weights(classifier)
+        classifier.to(self.classifier.weight)
+        with torch.no_grad():
+            for row, name in enumerate(label_names):
+                if name in known:
+                    classifier.weight[row] = self.classifier.weight[known[name]]
+                    classifier.bias[row] = self.classifier.bias[known[name]]
+        self.classifier = classifier
+        self.num_labels = len(label_names)
+        self.config.class_weights = None
+        self.config.id2label = dict(enumerate(label_names))
+        self.config.label2id = {name: index for index, name in enumerate(label_names)}
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> SequenceClassifierOutput:
+        r"""Classifies clips; inputs as in [`AudioFormerModel`].
+
+        Args:
+            labels (`torch.Tensor`, *optional*): Class ids (batch,) of an integer dtype for single label; probabilities
+                or multi-hot (batch, num_labels) of a float dtype for multi-label; floats (batch,) or
+                (batch, num_labels) for regression. `config.problem_type` says which; if it is not set, dtype does.
+
+        Returns:
+            `SequenceClassifierOutput`: `loss`, `logits` (batch, num_labels).
+
+        Raises:
+            ValueError: The labels fit neither the problem nor the number of classes.
+        """
+        outputs = self.audioformer(input_ids, attention_mask, inputs_embeds, **kwargs)
+        pooled = self.pooling(outputs.last_hidden_state, attention_mask)
+        logits = self.classifier(self.dropout(pooled))
+        loss = None if labels is None else classification_loss(logits, labels, self.config)
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: AudioFormerConfig) -> torch.Tensor:
+    """Mean loss of logits (batch, num_labels) for the problem type, class weights and label smoothing of `config`.
+
+    Raises:
+        ValueError: The labels fit neither the problem nor the number of classes.
+    """
+    problem_type = config.problem_type or infer_problem_type(labels, config.num_labels)
+    weights = None if config.class_weights is None else logits.new_tensor(config.class_weights)
+    if problem_type == "single_label_classification":
+        if labels.is_floating_point() or labels.dim() != 1:
+            raise ValueError(
+                f"single-label classification takes integer class ids of shape (batch,); found {labels.dtype} "
+                f'{tuple(labels.shape)}. For several labels per clip set problem_type="multi_label_classification".'
+            )
+        return F.cross_entropy(logits, labels, weight=weights, label_smoothing=config.label_smoothing)
+    if problem_type == "multi_label_classification":
+        if labels.shape != logits.shape:
+            raise ValueError(
+                f"multi-label classification takes one value per class, shape {tuple(logits.shape)}; found "
+                f"{tuple(labels.shape)}. Turn class ids into multi-hot rows."
+            )
+        targets = labels.to(logits.dtype)
+        targets = targets * (1 - config.label_smoothing) + config.label_smoothing / 2
+        return F.binary_cross_entropy_with_logits(logits, targets, weight=weights)
+    if labels.numel() != logits.numel():
+        raise ValueError(f"regression takes {tuple(logits.shape)} values; found {tuple(labels.shape)}.")
+    errors = (logits - labels.to(logits.dtype).view_as(logits)) ** 2
+    return errors.mean() if weights is None else (errors * weights).mean()
+
+
+def infer_problem_type(labels: torch.Tensor, num_labels: int) -> str:
+    """The problem that labels of this dtype state: Transformers' rule, with integer multi-hot rows refused."""
+    if num_labels == 1:
+        return "regression"
+    if labels.is_floating_point():
+        return "multi_label_classification"
+    if labels.dim() > 1:
+        raise ValueError(
+            f"labels are integers of shape {tuple(labels.shape)}: either class ids, which have shape (batch,), or "
+            'multi-hot rows, for which problem_type="multi_label_classification" must be set.'
+        )
+    return "single_label_classification"
+
+
+__all__ = [
+    "AudioFormerForAudioClassification",
+    "AudioFormerForMaskedLM",
+    "AudioFormerForPreTraining",
+    "AudioFormerForPreTrainingOutput",
+    "AudioFormerModel",
+    "AudioFormerPreTrainedModel",
+]

@@ -1,0 +1,301 @@
+"""Fine-tuning an AudioFormer on labelled clips: encode once, then per split train, test and save a folder that works
+alone."""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from accelerate import PartialState
+from transformers import AutoFeatureExtractor, EarlyStoppingCallback, EvalPrediction, TrainingArguments, set_seed
+
+from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerForAudioClassification, assets
+from ..audio.augment import AudioAugmentation, apply_change
+from ..codes import encode_clips
+from ..data import ClipTable, read_clips
+from ..data.code_dataset import CodeAugmentation, CodeDataset
+from ..data.collators import CodeCollator
+from ..data.splits import Split, SplitArguments, make_splits
+from ..metrics import classification_metrics
+from ..training.arguments import dump_config, parse_config
+from ..training.checkpoints import newest_complete_checkpoint, save_final
+from ..training.console import quiet_transformers
+from ..training.launch import check_launch
+from ..training.model_card import write_model_card
+from ..training.results import SplitResult, chance_level, format_results, read_results, write_results
+from ..training.trainer import AudioTrainer
+
+__all__ = ["DataArguments", "FinetuneArguments", "ModelArguments", "main", "run"]
+
+
+@dataclass(frozen=True)
+class DataArguments:
+    """Which clips, and what happens to them before training."""
+
+    source: str = field(
+        metadata={
+            "help": "a folder (a subfolder per class, or metadata.csv), a .csv, a .parquet, a Hub id, or a known set: "
+            "commands, esc10, fsdd, esc10_mix"
+        }
+    )
+    audio_column: str | None = field(default=None, metadata={"help": "column of the audio, if its name is unusual"})
+    label_column: str | None = field(default=None, metadata={"help": "column of the labels, if its name is unusual"})
+    label_separator: str = field(default=";", metadata={"help": "what separates several labels in one cell"})
+    multi_label: bool | None = field(default=None, metadata={"help": "several labels per clip; found out by default"})
+    skip_bad: bool = field(default=False, metadata={"help": "leave out clips that cannot be read, and list them"})
+    max_length_seconds: float | None = field(default=None, metadata={"help": "cut longer clips at the end"})
+    crop_seconds: float | None = field(default=None, metadata={"help": "train on random stretches of this length"})
+    mask_rate: float = field(default=0.0, metadata={"help": "share of the frames masked while training, in [0, 1)"})
+
+
+@dataclass(frozen=True)
+class ModelArguments:
+    """Where the weights come from, and what differs from the checkpoint's configuration."""
+
+    checkpoint: str | None = field(
+        default=None, metadata={"help": "folder or Hub id of an AudioFormer; the small bundled one by default"}
+    )
+    random_weights: bool = field(default=False, metadata={"help": "take its configuration and codec, not its weights"})
+    pooling: Literal["mean", "max", "cls", "attention"] | None = field(
+        default=None, metadata={"help": "how frames become one vector"}
+    )
+    hidden_dropout: float | None = field(default=None, metadata={"help": "dropout, in [0, 1)"})
+    label_smoothing: float | None = field(default=None, metadata={"help": "label smoothing, in [0, 1)"})
+
+
+@dataclass(frozen=True)
+class FinetuneArguments:
+    """All settings of the recipe."""
+
+    data: DataArguments
+    output_dir: str = field(metadata={"help": "where checkpoints, results and the card go; a folder per split if many"})
+    split: SplitArguments = field(default_factory=SplitArguments)
+    augmentation: AudioAugmentation = field(default_factory=AudioAugmentation)
+    model: ModelArguments = field(default_factory=ModelArguments)
+    training: dict[str, Any] = field(default_factory=dict, metadata={"keywords_of": "transformers.TrainingArguments"})
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "stop after so many evaluations without a better validation score"}
+    )
+    seed: int = field(default=0, metadata={"help": "seed of the weights, the order and all augmentation"})
+    resume: bool = field(default=False, metadata={"help": "go on in output_dir: finished splits are kept"})
+    overwrite: bool = field(default=False, metadata={"help": "delete what is in output_dir"})
+    world_size: int | None = field(default=None, metadata={"help": "processes that must train together; checked"})
+
+
+# What the recipe sets unless the user does. Learning rate and weight decay were chosen in docs/experiments.md.
+TRAINING_DEFAULTS: dict[str, Any] = {
+    "num_train_epochs": 20,
+    "learning_rate": 5e-4,
+    "weight_decay": 0.05,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 16,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,
+    "logging_strategy": "epoch",
+    "save_total_limit": 2,
+    "dataloader_pin_memory": False,
+    "report_to": "none",
+}
+
+
+def main(argv: list[str]) -> None:
+    """Runs the recipe from a config file and command-line options."""
+    run(parse_config(FinetuneArguments, argv, description=__doc__ or ""))
+
+
+def run(arguments: FinetuneArguments) -> list[SplitResult]:
+    """Trains and tests one model per split; returns and prints the results and leaves them in `output_dir`.
+
+    Raises:
+        FileExistsError: `output_dir` holds something and neither `resume` nor `overwrite` is set.
+        ValueError: Data, settings or the launch do not fit; the message says what to change.
+    """
+    use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
+    state = PartialState(cpu=use_cpu)
+    _prepare_output(arguments, state)
+    clips = read_clips(
+        arguments.data.source,
+        audio_column=arguments.data.audio_column,
+        label_column=arguments.data.label_column,
+        label_separator=arguments.data.label_separator,
+        multi_label=arguments.data.multi_label,
+    )
+    splits = make_splits(clips, arguments.split)
+    source = arguments.model.checkpoint or assets.checkpoint_folder()
+    extractor = AutoFeatureExtractor.from_pretrained(source)
+    if arguments.data.max_length_seconds is not None:
+        extractor.max_length_seconds = arguments.data.max_length_seconds
+    versions = encode_versions(clips, splits, extractor, arguments, device=None if use_cpu else state.device)
+
+    results = [_run_split(clips, split, versions, extractor, source, arguments, use_cpu) for split in splits]
+    if state.is_main_process:
+        print(format_results(results))
+        write_results(Path(arguments.output_dir) / "results.json", results)
+    return results
+
+
+def encode_versions(
+    clips: ClipTable,
+    splits: Sequence[Split],
+    extractor: AudioFormerFeatureExtractor,
+    arguments: FinetuneArguments,
+    device: Any,
+) -> dict[int, list[np.ndarray]]:
+    """Codes of each clip that can be read, by its index: as it is, then the changed versions of training clips."""
+    encoded = encode_clips(clips.load, clips.ids, extractor, skip_bad=arguments.data.skip_bad, device=device)
+    versions = {index: [ids] for index, ids in encoded.input_ids.items()}
+    trained = sorted({index for split in splits for index in split.train} & versions.keys())
+    for copy in range(arguments.augmentation.copies):
+
+        def load_changed(position: int, copy: int = copy) -> dict[str, Any]:
+            audio = clips.load(trained[position])
+            change = arguments.augmentation.draw(arguments.seed, copy, trained[position])
+            changed = apply_change(audio["array"], audio["sampling_rate"], change)
+            return {"array": changed, "sampling_rate": audio["sampling_rate"]}
+
+        changed = encode_clips(load_changed, [clips.ids[index] for index in trained], extractor, device=device)
+        for position, index in enumerate(trained):
+            versions[index].append(changed.input_ids[position])
+    return versions
+
+
+def _run_split(
+    clips: ClipTable,
+    split: Split,
+    versions: dict[int, list[np.ndarray]],
+    extractor: AudioFormerFeatureExtractor,
+    source: str,
+    arguments: FinetuneArguments,
+    use_cpu: bool,
+) -> SplitResult:
+    """Trains on the split's training part and tests once, on the last or (with validation) the best epoch's model."""
+    folder = split_folder(arguments, split)
+    result_file = folder / "result.json"
+    if arguments.resume and result_file.is_file():
+        return read_results(result_file)[0]
+    set_seed(arguments.seed)
+    training = training_arguments(arguments, folder, use_cpu, validated=bool(split.validation))
+    model = build_model(source, clips, arguments.model)
+    parts = {
+        part: _dataset(clips, [index for index in getattr(split, part) if index in versions], versions)
+        for part in ("train", "validation", "test")
+    }
+    parts["train"].augmentation = CodeAugmentation(
+        codebook_size=extractor.codebook_size,
+        mask_rate=arguments.data.mask_rate,
+        crop_frames=_frames(arguments.data.crop_seconds, extractor),
+        seed=arguments.seed,
+    )
+    trainer = AudioTrainer(
+        model=model,
+        args=training,
+        train_dataset=parts["train"],
+        eval_dataset=parts["validation"] if split.validation else None,
+        data_collator=CodeCollator(pad_token_id=extractor.special_token_id("pad")),
+        compute_metrics=_compute_metrics,
+        processing_class=extractor,
+        callbacks=_callbacks(arguments, split),
+    )
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder) if arguments.resume else None)
+    seconds = time.perf_counter() - started
+    metrics = trainer.predict(parts["test"], metric_key_prefix="").metrics or {}
+    targets = clips.targets()
+    result = SplitResult(
+        name=split.name,
+        score=metrics["_score"],
+        metric="macro mAP" if clips.multi_label else "accuracy",
+        chance=chance_level(targets[split.train], targets[split.test]),
+        metrics={name.removeprefix("_"): float(metrics[name]) for name in sorted(metrics)},
+        num_clips={part: len(dataset) for part, dataset in parts.items()},
+        seconds=seconds,
+        folder=str(folder),
+    )
+    if trainer.is_world_process_zero():
+        save_final(model, extractor, folder)
+        write_model_card(
+            folder,
+            result=result,
+            recipe=dump_config(arguments),
+            source=arguments.data.source,
+            label_names=clips.label_names,
+            base_model=arguments.model.checkpoint,
+            history=trainer.state.log_history,
+        )
+        write_results(result_file, [result])
+    trainer.accelerator.wait_for_everyone()
+    return result
+
+
+def build_model(source: str, clips: ClipTable, arguments: ModelArguments) -> AudioFormerForAudioClassification:
+    """The checkpoint's encoder with a classifier for the clips' labels; rows of labels it knew by name are kept."""
+    settings = {name: getattr(arguments, name) for name in ("pooling", "hidden_dropout", "label_smoothing")}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if "hidden_dropout" in settings:
+        settings["classifier_dropout"] = settings["hidden_dropout"]
+    problem_type = "multi_label_classification" if clips.multi_label else "single_label_classification"
+    config = AudioFormerConfig.from_pretrained(source, problem_type=problem_type, **settings)
+    if arguments.random_weights:
+        model = AudioFormerForAudioClassification(config)
+    else:
+        with quiet_transformers():  # the classifier is new and the MLM head is left out
+            model = AudioFormerForAudioClassification.from_pretrained(source, config=config)
+    model.resize_classifier(clips.label_names)
+    return model
+
+
+def training_arguments(
+    arguments: FinetuneArguments, folder: Path, use_cpu: bool, *, validated: bool
+) -> TrainingArguments:
+    """The Trainer's arguments: the recipe's defaults, the user's settings, and what follows from validation."""
+    settings = TRAINING_DEFAULTS | {"save_strategy": "epoch", "seed": arguments.seed}
+    if validated:
+        settings |= {"eval_strategy": "epoch", "load_best_model_at_end": True, "metric_for_best_model": "score"}
+    settings |= arguments.training
+    return TrainingArguments(**settings, output_dir=str(folder), use_cpu=use_cpu, remove_unused_columns=False)
+
+
+def split_folder(arguments: FinetuneArguments, split: Split) -> Path:
+    """Where a split's model goes: `output_dir` itself for protocols with one split, a folder in it otherwise."""
+    single = arguments.split.kind in ("column", "fraction")
+    return Path(arguments.output_dir) if single else Path(arguments.output_dir) / split.name
+
+
+def _dataset(clips: ClipTable, indices: list[int], versions: dict[int, list[np.ndarray]]) -> CodeDataset:
+    return CodeDataset([versions[index] for index in indices], clips.targets(indices))
+
+
+def _frames(seconds: float | None, extractor: AudioFormerFeatureExtractor) -> int | None:
+    return None if seconds is None else max(1, round(seconds * extractor.frame_rate))
+
+
+def _callbacks(arguments: FinetuneArguments, split: Split) -> list[EarlyStoppingCallback]:
+    if arguments.early_stopping_patience is None:
+        return []
+    if not split.validation:
+        raise ValueError("early_stopping_patience needs validation clips: set split.validation_fraction above 0.")
+    return [EarlyStoppingCallback(arguments.early_stopping_patience)]
+
+
+def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """All metrics, and as `score` the one that chooses the best epoch: accuracy, or macro mAP for several labels."""
+    metrics = classification_metrics(np.asarray(prediction.predictions), np.asarray(prediction.label_ids))
+    return metrics | {"score": metrics.get("map", metrics.get("accuracy", 0.0))}
+
+
+def _prepare_output(arguments: FinetuneArguments, state: PartialState) -> None:
+    """Makes sure that nothing in `output_dir` is lost without the user saying so."""
+    folder = Path(arguments.output_dir)
+    occupied = folder.is_dir() and any(folder.iterdir())
+    if occupied and not (arguments.resume or arguments.overwrite):
+        raise FileExistsError(
+            f"{folder} is not empty. Go on with its training with --resume true, replace it with --overwrite true, or "
+            "name another --output_dir."
+        )
+    state.wait_for_everyone()
+    if occupied and arguments.overwrite and state.is_main_process:
+        shutil.rmtree(folder)
+    state.wait_for_everyone()

@@ -1,0 +1,243 @@
+"""Masked pretraining of an AudioFormer on the codes of any clips; labels are not looked at."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from transformers import EvalPrediction, TrainingArguments, set_seed
+
+from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerForMaskedLM, assets
+from ..codes import encode_clips
+from ..data import read_clips
+from ..data.code_dataset import CodeAugmentation, CodeDataset
+from ..data.collators import MaskedCodeCollator
+from ..training.arguments import parse_config
+from ..training.checkpoints import newest_complete_checkpoint, save_final
+from ..training.launch import check_launch
+from ..training.trainer import AudioTrainer
+
+__all__ = ["PretrainArguments", "main", "run"]
+
+
+@dataclass(frozen=True)
+class SourceArguments:
+    """Which clips to learn from."""
+
+    sources: list[str] = field(metadata={"help": "folders, csv or parquet files, Hub ids, or known sets"})
+    hold_out: dict[str, str] = field(
+        default_factory=dict,
+        metadata={"help": "clips never learnt from, as column: value, in sources with that column (fold: '5')"},
+    )
+    validation_fraction: float = field(default=0.05, metadata={"help": "share of the clips to measure on"})
+    crop_seconds: float | None = field(default=5.0, metadata={"help": "learn from random stretches of this length"})
+    skip_bad: bool = field(default=True, metadata={"help": "leave out clips that cannot be read, and list them"})
+
+
+@dataclass(frozen=True)
+class NetworkArguments:
+    """The size of the new network and its codec."""
+
+    codec: str | None = field(default=None, metadata={"help": "folder or Hub id of a codec; the small bundled one"})
+    rms_level_dbfs: float | None = field(
+        default=None, metadata={"help": "level every clip is brought to before encoding; unchanged if null"}
+    )
+    num_codebooks: int = field(default=4, metadata={"help": "codebooks read; 1 is the paper's C1"})
+    hidden_size: int = field(default=160, metadata={"help": "width of the encoder"})
+    num_hidden_layers: int = field(default=4, metadata={"help": "layers"})
+    num_attention_heads: int = field(default=4, metadata={"help": "attention heads"})
+    intermediate_size: int = field(default=640, metadata={"help": "width of the feed-forward layers"})
+    norm_position: Literal["post", "pre"] = field(default="pre", metadata={"help": "where the LayerNorms stand"})
+    hidden_dropout: float = field(default=0.1, metadata={"help": "dropout, in [0, 1)"})
+    codec_embeddings: bool = field(
+        default=True, metadata={"help": "start the code embeddings from the codec's own vectors"}
+    )
+
+
+@dataclass(frozen=True)
+class MaskArguments:
+    """What is hidden. The paper: 25 %, single tokens."""
+
+    rate: float = field(default=0.25, metadata={"help": "share of the frames hidden, in (0, 1)"})
+    span_frames: int = field(default=1, metadata={"help": "frames hidden together"})
+    mask_share: float = field(default=1.0, metadata={"help": "share of the hidden codes that become MASK"})
+    random_share: float = field(default=0.0, metadata={"help": "share of the hidden codes that become random codes"})
+
+
+@dataclass(frozen=True)
+class PretrainArguments:
+    """All settings of the recipe."""
+
+    data: SourceArguments
+    output_dir: str = field(metadata={"help": "where checkpoints and the final model go"})
+    model: NetworkArguments = field(default_factory=NetworkArguments)
+    mask: MaskArguments = field(default_factory=MaskArguments)
+    training: dict[str, Any] = field(default_factory=dict, metadata={"keywords_of": "transformers.TrainingArguments"})
+    seed: int = field(default=0, metadata={"help": "seed of the weights, the order and the masks"})
+    resume: bool = field(default=False, metadata={"help": "go on from the newest complete checkpoint"})
+    world_size: int | None = field(default=None, metadata={"help": "processes that must train together; checked"})
+
+
+TRAINING_DEFAULTS: dict[str, Any] = {
+    "num_train_epochs": 12,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.05,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 16,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,
+    "max_grad_norm": 1.0,
+    "logging_strategy": "epoch",
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "dataloader_pin_memory": False,
+    "report_to": "none",
+}
+
+
+def main(argv: list[str]) -> None:
+    """Runs the recipe from a config file and command-line options."""
+    run(parse_config(PretrainArguments, argv, description=__doc__ or ""))
+
+
+def run(arguments: PretrainArguments) -> dict[str, float]:
+    """Trains, saves model, feature extractor and codec in `output_dir`, and returns and prints the measures."""
+    use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
+    state = PartialState(cpu=use_cpu)
+    extractor = AudioFormerFeatureExtractor.from_codec(
+        arguments.model.codec or assets.codec_folder(),
+        num_codebooks=arguments.model.num_codebooks,
+        rms_level_dbfs=arguments.model.rms_level_dbfs,
+    )
+    codes = [
+        clip
+        for source in arguments.data.sources
+        for clip in _encode_source(source, extractor, arguments.data, None if use_cpu else state.device)
+    ]
+    training_codes, validation_codes = _divide(codes, arguments.data.validation_fraction, arguments.seed)
+    set_seed(arguments.seed)
+    model = build_model(arguments.model, extractor)
+    trainer = AudioTrainer(
+        model=model,
+        args=TrainingArguments(
+            **(TRAINING_DEFAULTS | {"seed": arguments.seed} | arguments.training),
+            output_dir=arguments.output_dir,
+            use_cpu=use_cpu,
+            remove_unused_columns=False,
+        ),
+        train_dataset=CodeDataset([[ids] for ids in training_codes], augmentation=_crop(arguments, extractor)),
+        eval_dataset=CodeDataset([[ids] for ids in validation_codes]),
+        data_collator=MaskedCodeCollator(
+            codebook_size=extractor.codebook_size,
+            rate=arguments.mask.rate,
+            span_frames=arguments.mask.span_frames,
+            mask_share=arguments.mask.mask_share,
+            random_share=arguments.mask.random_share,
+            seed=arguments.seed,
+        ),
+        compute_metrics=_masked_accuracy,
+        preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(dim=-1),
+        processing_class=extractor,
+    )
+    trainer.train(resume_from_checkpoint=newest_complete_checkpoint(arguments.output_dir) if arguments.resume else None)
+    measured = trainer.evaluate()
+    if trainer.is_world_process_zero():
+        save_final(model, extractor, Path(arguments.output_dir))
+        unigram = unigram_baseline(training_codes, validation_codes, extractor.codebook_size)
+        perplexity = math.exp(measured["eval_loss"])
+        print(f"masked accuracy {measured['eval_accuracy']:.3f} (most frequent code: {unigram['accuracy']:.3f})")
+        print(f"masked perplexity {perplexity:.1f} (unigram: {unigram['perplexity']:.1f})")
+    return measured
+
+
+def build_model(arguments: NetworkArguments, extractor: AudioFormerFeatureExtractor) -> AudioFormerForMaskedLM:
+    """A new network for the extractor's codes."""
+    config = AudioFormerConfig(
+        codebook_size=extractor.codebook_size,
+        num_codebooks=arguments.num_codebooks,
+        fusion="sum" if arguments.num_codebooks > 1 else "first",
+        hidden_size=arguments.hidden_size,
+        num_hidden_layers=arguments.num_hidden_layers,
+        num_attention_heads=arguments.num_attention_heads,
+        intermediate_size=arguments.intermediate_size,
+        norm_position=arguments.norm_position,
+        hidden_dropout=arguments.hidden_dropout,
+        attention_dropout=0.0,  # any other value keeps scaled_dot_product_attention from its fast kernels
+    )
+    model = AudioFormerForMaskedLM(config)
+    if arguments.codec_embeddings:
+        start_from_codec(model, extractor.load_codec().codebook_vectors()[: arguments.num_codebooks])
+    return model
+
+
+@torch.no_grad()
+def start_from_codec(model: AudioFormerForMaskedLM, vectors: torch.Tensor) -> None:
+    """Writes the codec's code vectors, (num_codebooks, codebook_size, dim), into the code embeddings.
+
+    The vectors are turned onto their principal axes, so that the leading ones are kept when the model is narrower than
+    the codec, and scaled to the spread of new embeddings: codes that sound alike then start alike, and the sum over
+    codebooks is the codec's own approximation of the frame.
+    """
+    config = model.config
+    flat = (vectors - vectors.mean(dim=1, keepdim=True)).flatten(0, 1)
+    axes = torch.linalg.eigh(flat.T @ flat).eigenvectors.flip(-1)[:, : config.hidden_size]
+    turned = (flat @ axes).view(*vectors.shape[:2], -1)
+    turned *= config.initializer_range * math.sqrt(config.hidden_size / turned.shape[-1]) / turned[0].std()
+    weight = model.audioformer.embeddings.code_embeddings.weight
+    table = weight.view(config.num_codebooks, -1, config.hidden_size)
+    table[:, : config.codebook_size, : turned.shape[-1]] = turned
+    table[:, : config.codebook_size, turned.shape[-1] :] = 0
+
+
+def unigram_baseline(
+    training_codes: list[np.ndarray], validation_codes: list[np.ndarray], codebook_size: int
+) -> dict[str, float]:
+    """Accuracy and perplexity of predicting codes by their training frequency (add-one), mean over codebooks."""
+    train, test = (_stacked(codes, codebook_size) for codes in (training_codes, validation_codes))
+    counts = np.stack([np.bincount(column, minlength=codebook_size) for column in train.T]) + 1.0
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    books = np.arange(test.shape[1])
+    return {
+        "accuracy": float((test == counts.argmax(axis=1)).mean()),
+        "perplexity": float(np.exp(-np.log(shares[books, test]).mean())),
+    }
+
+
+def _stacked(codes: list[np.ndarray], codebook_size: int) -> np.ndarray:
+    """All frames of all clips, (frames, codebooks), without special tokens."""
+    frames = np.concatenate([clip.reshape(len(clip), -1) for clip in codes])
+    return frames[(frames < codebook_size).all(axis=1)]
+
+
+def _encode_source(
+    source: str, extractor: AudioFormerFeatureExtractor, arguments: SourceArguments, device: Any
+) -> list[np.ndarray]:
+    clips = read_clips(source)
+    kept = np.ones(len(clips), dtype=bool)
+    for column, value in arguments.hold_out.items():
+        if column in clips.table.column_names:
+            kept &= np.array([str(found) != value for found in clips.column(column)])
+    clips = clips.select(np.flatnonzero(kept).tolist())
+    encoded = encode_clips(clips.load, clips.ids, extractor, skip_bad=arguments.skip_bad, device=device)
+    return [encoded.input_ids[index] for index in sorted(encoded.input_ids)]
+
+
+def _divide(codes: list[np.ndarray], fraction: float, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    order = np.random.default_rng(seed).permutation(len(codes))
+    num_validation = max(1, round(fraction * len(codes)))
+    return [codes[i] for i in order[num_validation:]], [codes[i] for i in order[:num_validation]]
+
+
+def _crop(arguments: PretrainArguments, extractor: AudioFormerFeatureExtractor) -> CodeAugmentation | None:
+    seconds = arguments.data.crop_seconds
+    frames = None if seconds is None else max(1, round(seconds * extractor.frame_rate))
+    return CodeAugmentation(codebook_size=extractor.codebook_size, crop_frames=frames, seed=arguments.seed)
+
+
+def _masked_accuracy(prediction: EvalPrediction) -> dict[str, float]:
+    labels = np.asarray(prediction.label_ids)
+    return {"accuracy": float((np.asarray(prediction.predictions) == labels)[labels != -100].mean())}

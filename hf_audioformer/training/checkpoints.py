@@ -1,0 +1,78 @@
+"""Checkpoints that are known to be whole while training, and the folder that is left at the end.
+
+A marker is written last; resuming takes the newest checkpoint whose marker is true.
+"""
+
+import json
+import logging
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .console import quiet_transformers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ..models.audioformer.feature_extraction_audioformer import AudioFormerFeatureExtractor
+
+__all__ = ["mark_complete", "newest_complete_checkpoint", "save_final"]
+
+MARKER = "complete.json"
+
+logger = logging.getLogger(__name__)
+
+
+def mark_complete(checkpoint: str | os.PathLike[str]) -> None:
+    """Writes the sizes of all files of a finished checkpoint into its marker, in one atomic step."""
+    folder = Path(checkpoint)
+    temporary = folder / f"{MARKER}.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(_file_sizes(folder), file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, folder / MARKER)
+
+
+def newest_complete_checkpoint(output_dir: str | os.PathLike[str]) -> str | None:
+    """The `checkpoint-N` with the largest N whose files are all there in full size; names those it skips.
+
+    None if there is no such checkpoint.
+    """
+    numbered = [(int(m[1]), path) for path in Path(output_dir).glob("checkpoint-*") if (m := _NUMBER.search(path.name))]
+    for _, checkpoint in sorted(numbered, reverse=True):
+        fault = _fault(checkpoint)
+        if fault is None:
+            return str(checkpoint)
+        logger.warning("skipped the incomplete checkpoint %s: %s", checkpoint, fault)
+    return None
+
+
+def save_final(model: "PreTrainedModel", extractor: "AudioFormerFeatureExtractor", folder: Path) -> None:
+    """Leaves a folder that works alone, with model, feature extractor and codec; training checkpoints are removed."""
+    with quiet_transformers():
+        model.save_pretrained(folder)
+        extractor.save_pretrained(folder, include_codec=True)
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+
+_NUMBER = re.compile(r"^checkpoint-(\d+)$")
+
+
+def _file_sizes(folder: Path) -> dict[str, int]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith(MARKER))
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def _fault(checkpoint: Path) -> str | None:
+    marker = checkpoint / MARKER
+    if not marker.is_file():
+        return f"it has no {MARKER}, so it was not written to its end"
+    found = _file_sizes(checkpoint)
+    for name, size in json.loads(marker.read_text(encoding="utf-8")).items():
+        if found.get(name) != size:
+            return f"{name} has {found.get(name, 'no')} bytes of {size}"
+    return None

@@ -1,0 +1,137 @@
+"""The README.md of a trained checkpoint: what was measured, how it was made and how to use it, and nothing else."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from .results import SplitResult
+
+__all__ = ["write_model_card"]
+
+PACKAGES = ("hf_audioformer", "transformers", "torch", "torchaudio", "accelerate", "datasets")
+
+BODY = """
+# AudioFormer fine-tuned on {source}
+
+An [AudioFormer](https://arxiv.org/abs/2308.07221) (a rotary-position encoder over the codes of a neural audio codec)
+fine-tuned from {base} to tell apart {num_labels} classes: {labels}.
+The folder holds the model, its feature extractor and the codec; it works without a network.
+
+## Use
+
+```python
+import hf_audioformer
+from transformers import pipeline
+
+classifier = pipeline("audio-classification", model="PATH_OR_ID_OF_THIS_CHECKPOINT")
+classifier(hf_audioformer.load_audio("clip.wav"))
+```
+
+## Results
+
+Test clips were used once, after training; the epoch was chosen {choice}.
+
+| metric | value |
+| --- | --- |
+{metrics}
+
+Chance is {chance:.3f} ({metric}). Clips: {clips}. Training took {seconds:.0f} s.
+
+### Training
+
+| epoch | training loss | validation {metric} |
+| --- | --- | --- |
+{history}
+
+## Recipe
+
+```yaml
+{recipe}```
+
+## Limits
+
+Measured on the test clips of {source} alone. Other microphones, rooms, speakers or sources of sound
+than those trained on were not tested. Scores are not calibrated probabilities.
+
+## Environment
+
+{environment}
+"""
+
+
+def write_model_card(
+    folder: Path,
+    *,
+    result: SplitResult,
+    recipe: str,
+    source: str,
+    label_names: Sequence[str],
+    base_model: str | None,
+    history: Sequence[Mapping[str, Any]],
+) -> None:
+    """Writes `README.md` into a checkpoint's folder.
+
+    Args:
+        result: What was measured on the test clips.
+        recipe: The resolved settings as YAML.
+        source: The data set, as the recipe names it; of a local path only the last part is told.
+        label_names: The classes, in order.
+        base_model: Hub id of the checkpoint the training started from; the bundled one if not given.
+        history: The Trainer's log.
+    """
+    name = Path(source).name
+    is_hub_base = base_model is not None and not Path(base_model).exists()
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="audio-classification",
+        tags=["audioformer", "audio-classification", "hf_audioformer"],
+        base_model=base_model if is_hub_base else None,
+        model_name=f"AudioFormer fine-tuned on {name}",
+        eval_results=[
+            EvalResult(
+                task_type="audio-classification",
+                dataset_type=name,
+                dataset_name=name,
+                metric_type=result.metric.replace(" ", "_"),
+                metric_value=round(result.score, 4),
+            )
+        ],
+    )
+    text = BODY.format(
+        source=name,
+        base=base_model if is_hub_base else "the small checkpoint of the package hf_audioformer",
+        num_labels=len(label_names),
+        labels=", ".join(label_names),
+        choice="on validation clips" if result.num_clips["validation"] else "beforehand (the last one)",
+        metrics="\n".join(f"| {metric} | {value:.4f} |" for metric, value in result.metrics.items()),
+        chance=result.chance,
+        metric=result.metric,
+        clips=", ".join(f"{count} {part}" for part, count in result.num_clips.items()),
+        seconds=result.seconds,
+        history=_history_rows(history),
+        recipe=recipe,
+        environment="\n".join(f"* {package} {version(package)}" for package in PACKAGES)
+        + f"\n* Python {platform.python_version()}",
+    )
+    ModelCard(f"---\n{data.to_yaml()}\n---\n{text}").save(folder / "README.md")
+
+
+def _history_rows(history: Sequence[Mapping[str, Any]]) -> str:
+    """A row per epoch that was logged, with the validation score where there was one."""
+    rows: dict[float, dict[str, float]] = {}
+    for entry in history:
+        row = rows.setdefault(round(entry.get("epoch", 0), 2), {})
+        row |= {key: entry[key] for key in ("loss", "eval_score") if key in entry}
+    return "\n".join(
+        f"| {epoch:g} | {row.get('loss', float('nan')):.4f} | {_or_dash(row.get('eval_score'))} |"
+        for epoch, row in rows.items()
+        if row
+    )
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,63 @@
+"""What a protocol gave: one result per split, their mean and spread, as a table and as JSON."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["SplitResult", "chance_level", "format_results", "read_results", "write_results"]
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """One split: its main metric on the test clips in [0, 1], the level of chance, all metrics, and what it took."""
+
+    name: str
+    metric: str
+    score: float
+    chance: float
+    metrics: dict[str, float]
+    num_clips: dict[str, int]
+    seconds: float
+    folder: str
+
+
+def chance_level(train_targets: np.ndarray, test_targets: np.ndarray) -> float:
+    """What needs no ear: accuracy of always naming the most frequent training class; for multi-hot targets
+    (clips, classes) the mean share of positive clips, which is the expected mAP of a random ranking."""
+    if test_targets.ndim == 2:
+        shares = test_targets.mean(axis=0)
+        return float(shares[shares > 0].mean())
+    classes, counts = np.unique(train_targets, return_counts=True)
+    return float((test_targets == classes[counts.argmax()]).mean())
+
+
+def format_results(results: Sequence[SplitResult]) -> str:
+    """A table with a row per split and, for several, their mean and standard deviation."""
+    width = max(len("split"), *(len(result.name) for result in results))
+    lines = [f"{'split':{width}}  {results[0].metric:>9}  {'chance':>6}  {'train':>6}  {'test':>6}  {'seconds':>7}"]
+    for result in results:
+        counts = f"{result.num_clips['train']:6d}  {result.num_clips['test']:6d}"
+        lines.append(
+            f"{result.name:{width}}  {result.score:9.1%}  {result.chance:6.1%}  {counts}  {result.seconds:7.0f}"
+        )
+    if len(results) > 1:
+        scores = np.array([result.score for result in results])
+        lines.append(f"{'mean':{width}}  {scores.mean():9.1%}  (standard deviation {scores.std(ddof=1):.1%})")
+    return "\n".join(lines)
+
+
+def write_results(path: str | os.PathLike[str], results: Sequence[SplitResult]) -> None:
+    """Writes the results as JSON, in one atomic step."""
+    target = Path(path)
+    temporary = target.with_suffix(".tmp")
+    temporary.write_text(json.dumps([asdict(result) for result in results], indent=1), encoding="utf-8")
+    os.replace(temporary, target)
+
+
+def read_results(path: str | os.PathLike[str]) -> list[SplitResult]:
+    """Reads what `write_results` wrote."""
+    return [SplitResult(**result) for result in json.loads(Path(path).read_text(encoding="utf-8"))]

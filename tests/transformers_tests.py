@@ -1,8 +1,8 @@
-"""Fetches the common test suites of the installed Transformers, which its wheel lacks, into `.cache/transformers_tests`.
+"""Fetches the common tests of the installed Transformers, which its wheel lacks, into `.cache/transformers_tests`.
 
-Run as a script (`make transformers-tests`). The source distribution holds the suites but not three of the helper modules that
-they import; those are written here as small as the suites need them. Export and generation suites are therefore not
-part of what is run: AudioFormer does not generate.
+Run as a script (`make transformers-tests`). The source distribution holds the suites but not three of the helper
+modules that they import; those are written here as small as the suites need them. Export and generation suites are
+therefore not part of what is run: AudioFormer does not generate.
 """
 
 import subprocess

@@ -15,8 +15,8 @@ SPECIAL_TOKENS = ("boa", "eoa", "mask", "pad")
 class AudioFormerConfig(PreTrainedConfig):
     r"""Configuration of an AudioFormer: a rotary-position encoder over the codes of a neural audio codec.
 
-    The defaults give the base size, 86.5 M parameters (the paper, arXiv 2308.07221, states no size; RoFormer-base is the
-    natural one). The vocabulary of each codebook is its codes, then the special tokens BOA (begin of audio), EOA
+    The defaults give the base size, 86.5 M parameters (the paper, arXiv 2308.07221, states no size; RoFormer-base
+    is the natural one). The vocabulary of each codebook is its codes, then the special tokens BOA (begin of audio), EOA
     (end of audio), MASK and PAD.
 
     Args:
@@ -120,10 +120,11 @@ class AudioFormerConfig(PreTrainedConfig):
                 'set fusion="sum" or num_codebooks=1.'
             )
         ids = [getattr(self, f"{name}_token_id") for name in SPECIAL_TOKENS]
-        if len(set(ids)) < len(ids) or min(ids) < self.codebook_size or max(ids) >= self.vocab_size:
+        if len(set(ids)) < len(ids) or not set(ids) <= set(range(self.codebook_size, self.vocab_size)):
             raise ValueError(
-                f"the special tokens {dict(zip(SPECIAL_TOKENS, ids))} must have different ids from {self.codebook_size} "
-                f"(codebook_size) to {self.vocab_size - 1} (vocab_size - 1); leave them out to have them derived."
+                f"the special tokens {dict(zip(SPECIAL_TOKENS, ids, strict=True))} must have different ids, at least "
+                f"{self.codebook_size} (codebook_size) and below {self.vocab_size} (vocab_size); by default "
+                "they are derived."
             )
 
     def validate_labels(self) -> None:

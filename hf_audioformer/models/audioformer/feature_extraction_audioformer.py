@@ -273,7 +273,9 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
         return files
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Self:
+    def from_pretrained(  # type: ignore[override]
+        cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
+    ) -> Self:
         """Loads an extractor; one saved with its codec finds it in the same folder or repository."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         extractor = loaded[0] if isinstance(loaded, tuple) else loaded
@@ -331,7 +333,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
             frames = [-(-len(clip) // self.hop_length) for clip in batch]
             padded = torch.stack([F.pad(clip, (0, max(frames) * self.hop_length - len(clip))) for clip in batch])
             encoded = codec.encode(padded.to(codec.device), self.num_codebooks).cpu().numpy()
-            codes += [row[:, :length].T for row, length in zip(encoded, frames)]
+            codes += [row[:, :length].T for row, length in zip(encoded, frames, strict=True)]
         return [clip_codes[:, 0] if self.num_codebooks == 1 else clip_codes for clip_codes in codes]
 
     def _batches(self, clips: list[torch.Tensor], codec: AudioCodec) -> list[list[torch.Tensor]]:
@@ -370,7 +372,9 @@ def _as_clips(audio: Waveform | Sequence[Waveform]) -> list[Waveform]:
     if isinstance(audio, (np.ndarray, torch.Tensor)):
         return [audio]
     if not isinstance(audio, (list, tuple)):
-        raise ValueError(f"audio is {type(audio).__name__}; allowed: numpy array, torch tensor, list of floats or of clips.")
+        raise ValueError(
+            f"audio is {type(audio).__name__}; allowed: numpy array, torch tensor, list of floats or of clips."
+        )
     if not audio:
         raise ValueError("audio is an empty list; give at least one clip.")
     return [audio] if np.ndim(audio[0]) == 0 else list(audio)

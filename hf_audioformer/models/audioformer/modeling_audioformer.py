@@ -5,6 +5,7 @@ Source: arXiv 2308.07221 (method), `transformers.RoFormerModel` (encoder; weight
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -37,7 +38,7 @@ class AudioFormerEmbeddings(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
-    def embed(self, input_ids: torch.LongTensor) -> torch.Tensor:
+    def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Embeds codes (batch, frames) or (batch, frames, num_codebooks) as (batch, frames, hidden_size)."""
         if input_ids.dim() == 3 and self.fusion == "first":
             input_ids = input_ids[..., 0]
@@ -53,7 +54,7 @@ class AudioFormerEmbeddings(nn.Module):
         rows = torch.arange(self.num_codebooks, device=input_ids.device) * self.vocab_size
         return self.code_embeddings(input_ids + rows).sum(dim=2)
 
-    def forward(self, input_ids: torch.LongTensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
         if inputs_embeds is None:
             inputs_embeds = self.embed(input_ids)
         return self.dropout(self.norm(inputs_embeds))
@@ -75,7 +76,7 @@ class AudioFormerRotaryEmbedding(nn.Module):
 
     @staticmethod
     def compute_default_rope_parameters(
-        config: AudioFormerConfig, device: torch.device | None = None, **kwargs
+        config: AudioFormerConfig, device: torch.device | None = None, **kwargs: Any
     ) -> tuple[torch.Tensor, float]:
         head_size = config.hidden_size // config.num_attention_heads
         exponents = torch.arange(0, head_size, 2, dtype=torch.float) / head_size
@@ -108,7 +109,7 @@ def eager_attention_forward(
     attention_mask: torch.Tensor | None,
     scaling: float,
     dropout: float = 0.0,
-    **kwargs,
+    **kwargs: Any,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     weights = torch.matmul(query, key.transpose(2, 3)) * scaling
     if attention_mask is not None:
@@ -208,7 +209,7 @@ class AudioFormerPreTrainedModel(PreTrainedModel):
     config_class = AudioFormerConfig
     base_model_prefix = "audioformer"
     main_input_name = "input_ids"
-    input_modalities = ("audio",)
+    input_modalities = "audio"
     supports_gradient_checkpointing = True
     _no_split_modules = ["AudioFormerEmbeddings", "AudioFormerLayer"]
     _supports_sdpa = True
@@ -217,6 +218,19 @@ class AudioFormerPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": AudioFormerLayer, "attentions": AudioFormerAttention}
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Embedding:
+        """Adds or removes tokens at the end of the vocabulary, as in Transformers, of a model of one codebook.
+
+        Raises:
+            ValueError: The model reads several codebooks, whose rows share one table.
+        """
+        if new_num_tokens is not None and self.config.num_codebooks > 1:
+            raise ValueError(
+                f"this model embeds {self.config.num_codebooks} codebooks of {self.config.vocab_size} tokens in one "
+                "table; only with one codebook can tokens be added or removed. Set vocab_size in a new configuration."
+            )
+        return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
 
 
 class AudioFormerModel(AudioFormerPreTrainedModel):
@@ -235,7 +249,7 @@ class AudioFormerModel(AudioFormerPreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embeddings.code_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Embedding) -> None:  # type: ignore[override]
         self.embeddings.code_embeddings = value
 
     @merge_with_config_defaults
@@ -267,9 +281,7 @@ class AudioFormerModel(AudioFormerPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Give exactly one of input_ids and inputs_embeds.")
         hidden_states = self.embeddings(input_ids, inputs_embeds)
-        mask = create_bidirectional_mask(
-            config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
-        )
+        mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask)
         rotary_angles = self.rotary_embedding(hidden_states)
         for layer in self.layers:
             hidden_states = layer(hidden_states, mask, rotary_angles, **kwargs)
@@ -310,12 +322,17 @@ class AudioFormerForMaskedLM(AudioFormerPreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         self.lm_head.decoder = new_embeddings
 
-    def masked_lm_loss(self, logits: torch.Tensor, labels: torch.Tensor | None, **kwargs) -> torch.Tensor | None:
+    def masked_lm_loss(self, logits: torch.Tensor, labels: torch.Tensor | None, **kwargs: Any) -> torch.Tensor | None:
         """Cross-entropy over the labels that are not -100; with one codebook read, that one's labels count."""
         if labels is None:
             return None
         if labels.dim() == logits.dim():
             labels = labels[..., 0]
+        if labels.shape != logits.shape[:-1]:
+            raise ValueError(
+                f"masked modelling takes one label per token, shape {tuple(logits.shape[:-1])}; found "
+                f"{tuple(labels.shape)}. Put -100 where nothing is to be predicted."
+            )
         return ForMaskedLMLoss(logits, labels, self.config.vocab_size, **kwargs)
 
     @can_return_tuple
@@ -358,11 +375,11 @@ class AudioFormerForPreTrainingOutput(ModelOutput):
         hidden_states, attentions (`tuple(torch.FloatTensor)`, *optional*): As in [`AudioFormerModel`].
     """
 
-    loss: torch.FloatTensor | None = None
-    prediction_logits: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    prediction_logits: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class AudioFormerForPreTraining(AudioFormerForMaskedLM):
@@ -448,7 +465,7 @@ class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
         """
         if not label_names or len(set(label_names)) < len(label_names):
             raise ValueError(f"label_names must be different names, at least one; found {list(label_names)}.")
-        known = {name: index for index, name in self.config.id2label.items()}
+        known = {name: int(index) for index, name in self.config.id2label.items()}
         classifier = nn.Linear(self.config.hidden_size, len(label_names))
         self._init_weights(classifier)
         classifier.to(self.classifier.weight)

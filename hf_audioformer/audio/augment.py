@@ -7,6 +7,9 @@ import torch
 
 __all__ = ["AudioAugmentation", "AudioChange", "apply_change"]
 
+# Below it noise is flat: it would otherwise put its power where nothing is heard.
+LOWEST_TILTED_HZ = 50.0
+
 
 @dataclass(frozen=True)
 class AudioChange:
@@ -60,13 +63,15 @@ class AudioAugmentation:
 def apply_change(waveform: np.ndarray, sampling_rate: int, change: AudioChange) -> np.ndarray:
     """The changed waveform, float32 (about samples / speed,), of a waveform float32 (samples,).
 
-    Noise falls with frequency to the power `noise_tilt`, from white (0) to pink power twice over (1).
+    The noise has no offset; above 50 Hz its power falls by 6 `noise_tilt` dB per octave, from white (0) to brown (1).
     """
     from ..models.audioformer.feature_extraction_audioformer import resample
 
     # Played at another rate: resampling from speed * rate to rate, in steps of 1 % so that few kernels are built.
     changed = resample(torch.from_numpy(waveform), round(100 * change.speed), 100).numpy()
     spectrum = np.fft.rfft(np.random.default_rng(change.noise_seed).standard_normal(len(changed)))
-    noise = np.fft.irfft(spectrum / np.arange(1, len(spectrum) + 1) ** change.noise_tilt, n=len(changed))
+    spectrum[0] = 0
+    frequencies_hz = np.fft.rfftfreq(len(changed), d=1 / sampling_rate)
+    noise = np.fft.irfft(spectrum * np.maximum(frequencies_hz, LOWEST_TILTED_HZ) ** -change.noise_tilt, n=len(changed))
     level = np.sqrt(np.mean(changed**2) / max(np.mean(noise**2), 1e-20)) * 10 ** (-change.noise_snr_db / 20)
     return ((changed + level * noise) * 10 ** (change.gain_db / 20)).astype(np.float32)

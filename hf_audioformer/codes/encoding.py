@@ -1,7 +1,7 @@
 """Encoding a set of clips: every clip once, split over the processes that train together."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +35,7 @@ def encode_clips(
     *,
     skip_bad: bool = False,
     device: str | torch.device | None = None,
+    description: str = "encode",
 ) -> EncodedClips:
     """Encodes the clips `load(0)`, `load(1)`, ... named `ids`, with a progress bar.
 
@@ -44,27 +45,30 @@ def encode_clips(
         load: Gives the clip at an index as `{"array": float32 (samples,), "sampling_rate": int}`.
         skip_bad: Whether clips that cannot be read or encoded are left out and reported instead of raised.
         device: Where the codec runs.
+        description: What the progress bar is called.
 
     Raises:
         ValueError: A clip cannot be used (the message names it), or with `skip_bad` more than a fifth of them cannot.
     """
     from accelerate import PartialState
     from accelerate.utils import gather_object
+    from tqdm.auto import tqdm
 
     state = PartialState()
     own = range(state.process_index, len(ids), state.num_processes)
-    found = list(_encode(load, ids, own, extractor, skip_bad, device, show=state.is_main_process))
+    shown = tqdm(own, desc=description, unit="clip", disable=not state.is_main_process)
+    found = list(_encode(load, ids, shown, extractor, skip_bad, device))
     if state.num_processes > 1:
         found = gather_object(found)
     codes = {index: result for index, result in found if isinstance(result, np.ndarray)}
     failures = {index: result for index, result in found if isinstance(result, str)}
-    for index, reason in sorted(failures.items()):
-        logger.warning("left out %s: %s", ids[index], reason)
+    if state.is_main_process:
+        _report(failures, ids)
     if len(failures) > MAX_BAD_SHARE * len(ids):
         first = min(failures)
         raise ValueError(
-            f"{len(failures)} of {len(ids)} clips cannot be used, more than {MAX_BAD_SHARE:.0%}; the first, "
-            f"{ids[first]}: {failures[first]}"
+            f"{len(failures)} of {len(ids)} clips cannot be used, more than {MAX_BAD_SHARE:.0%}; the first: "
+            f"{_named(ids[first], failures[first])}"
         )
     return EncodedClips(codes, failures)
 
@@ -72,21 +76,32 @@ def encode_clips(
 def _encode(
     load: Load,
     ids: Sequence[str],
-    indices: Sequence[int],
+    indices: Iterable[int],
     extractor: AudioFormerFeatureExtractor,
     skip_bad: bool,
     device: str | torch.device | None,
-    show: bool,
 ) -> Iterator[tuple[int, np.ndarray | str]]:
     """Each index with its codes, or with the reason why it has none."""
-    from tqdm.auto import tqdm
-
-    for index in tqdm(indices, desc="encode", unit="clip", disable=not show):
+    for index in indices:
         try:
             audio = load(index)
             features = extractor(audio["array"], sampling_rate=audio["sampling_rate"], device=device)
             yield index, features["input_ids"][0]
         except (ValueError, OSError) as error:
             if not skip_bad:
-                raise ValueError(f"{ids[index]}: {error} (leave bad clips out with --data.skip_bad true)") from error
+                raise ValueError(
+                    f"{_named(ids[index], str(error))} (--data.skip_bad true leaves such clips out)"
+                ) from error
             yield index, str(error)
+
+
+def _report(failures: Mapping[int, str], ids: Sequence[str]) -> None:
+    if failures:
+        logger.warning("left out %d of %d clips:", len(failures), len(ids))
+    for index, reason in sorted(failures.items()):
+        logger.warning("  %s", _named(ids[index], reason))
+
+
+def _named(clip_id: str, reason: str) -> str:
+    """The reason with the clip's name before it, unless it says the name already."""
+    return reason if clip_id in reason else f"{clip_id}: {reason}"

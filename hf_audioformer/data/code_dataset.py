@@ -38,7 +38,7 @@ class CodeAugmentation:
     def __call__(self, versions: Sequence[np.ndarray], epoch: int, clip_index: int) -> np.ndarray:
         """Ids (frames,) or (frames, codebooks) made from one of the `versions` of a clip."""
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch, clip_index])))
-        ids = versions[random.integers(len(versions))]
+        ids = versions[int(random.integers(len(versions)))]
         frames = np.flatnonzero((ids.reshape(len(ids), -1) < self.codebook_size).all(axis=1))
         if self.crop_frames is not None and len(frames) > self.crop_frames:
             start = random.integers(len(frames) - self.crop_frames + 1)
@@ -60,6 +60,7 @@ class CodeDataset(Dataset):
         versions: For each clip its encoded versions, the unchanged one first; without augmentation that one is given.
         targets: Labels of the clips, int64 (clips,) or float32 (clips, classes).
         augmentation: Applied anew in each epoch.
+        names: Names of the clips, for messages.
     """
 
     def __init__(
@@ -67,15 +68,17 @@ class CodeDataset(Dataset):
         versions: Sequence[Sequence[np.ndarray]],
         targets: np.ndarray | None = None,
         augmentation: CodeAugmentation | None = None,
+        names: Sequence[str] | None = None,
     ):
         self.versions = versions
         self.targets = targets
         self.augmentation = augmentation
+        self.names = names
         # In shared memory, so that worker processes that run already see the next epoch too.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw anew from now on; the data loader of the Trainer calls this before each epoch."""
+        """Draw anew from now on; `AudioTrainer` calls this before each epoch."""
         self._epoch.fill_(epoch)
 
     def __len__(self) -> int:

@@ -1,10 +1,9 @@
 """Fine-tuning an AudioFormer on labelled clips: encode once, then per split train, test and save a folder that works
 alone."""
 
-import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,12 +20,13 @@ from ..data.collators import CodeCollator
 from ..data.splits import Split, SplitArguments, make_splits
 from ..metrics import classification_metrics
 from ..training.arguments import dump_config, parse_config
-from ..training.checkpoints import newest_complete_checkpoint, save_final
+from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints, save_final
 from ..training.console import quiet_transformers
 from ..training.launch import check_launch
 from ..training.model_card import write_model_card
+from ..training.output import prepare_output
 from ..training.results import SplitResult, chance_level, format_results, read_results, write_results
-from ..training.trainer import AudioTrainer
+from ..training.trainer import AudioTrainer, trainer_arguments
 
 __all__ = ["DataArguments", "FinetuneArguments", "ModelArguments", "main", "run"]
 
@@ -103,19 +103,28 @@ TRAINING_DEFAULTS: dict[str, Any] = {
 
 def main(argv: list[str]) -> None:
     """Runs the recipe from a config file and command-line options."""
-    run(parse_config(FinetuneArguments, argv, description=__doc__ or ""))
+    arguments = parse_config(FinetuneArguments, argv, description=__doc__ or "")
+    try:
+        run(arguments)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; the same command with --resume true goes on from the last checkpoint in "
+            f"{arguments.output_dir}"
+        ) from None
 
 
 def run(arguments: FinetuneArguments) -> list[SplitResult]:
     """Trains and tests one model per split; returns and prints the results and leaves them in `output_dir`.
 
     Raises:
-        FileExistsError: `output_dir` holds something and neither `resume` nor `overwrite` is set.
+        FileExistsError: `output_dir` holds something and neither `resume` nor `overwrite` is set, or is not ours.
         ValueError: Data, settings or the launch do not fit; the message says what to change.
     """
     use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
     state = PartialState(cpu=use_cpu)
-    _prepare_output(arguments, state)
+    arguments = replace(arguments, world_size=state.num_processes)
+    recipe = dump_config(replace(arguments, resume=False, overwrite=False))
+    prepare_output(arguments.output_dir, recipe, resume=arguments.resume, overwrite=arguments.overwrite)
     clips = read_clips(
         arguments.data.source,
         audio_column=arguments.data.audio_column,
@@ -124,17 +133,39 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
         multi_label=arguments.data.multi_label,
     )
     splits = make_splits(clips, arguments.split)
+    _check_early_stopping(arguments, splits)
     source = arguments.model.checkpoint or assets.checkpoint_folder()
-    extractor = AutoFeatureExtractor.from_pretrained(source)
+    extractor = load_extractor(source)
     if arguments.data.max_length_seconds is not None:
         extractor.max_length_seconds = arguments.data.max_length_seconds
     versions = encode_versions(clips, splits, extractor, arguments, device=None if use_cpu else state.device)
 
-    results = [_run_split(clips, split, versions, extractor, source, arguments, use_cpu) for split in splits]
+    results = []
+    for position, split in enumerate(splits, start=1):
+        if state.is_main_process:
+            print(f"\n[{position}/{len(splits)}] {_describe(split, clips)}")
+        results.append(_run_split(clips, split, versions, extractor, source, arguments, use_cpu))
     if state.is_main_process:
-        print(format_results(results))
+        print(f"\n{format_results(results)}\n\nModels, cards and results are in {arguments.output_dir}")
         write_results(Path(arguments.output_dir) / "results.json", results)
     return results
+
+
+def load_extractor(source: str) -> AudioFormerFeatureExtractor:
+    """The feature extractor of an AudioFormer checkpoint, with its codec loaded.
+
+    Raises:
+        ValueError: `source` holds another model.
+    """
+    with quiet_transformers():
+        extractor = AutoFeatureExtractor.from_pretrained(source)
+        if not isinstance(extractor, AudioFormerFeatureExtractor):
+            raise ValueError(
+                f"model.checkpoint is {source}, which holds a {type(extractor).__name__}; only AudioFormer "
+                "checkpoints can be fine-tuned here."
+            )
+        extractor.load_codec()
+    return extractor
 
 
 def encode_versions(
@@ -156,9 +187,16 @@ def encode_versions(
             changed = apply_change(audio["array"], audio["sampling_rate"], change)
             return {"array": changed, "sampling_rate": audio["sampling_rate"]}
 
-        changed = encode_clips(load_changed, [clips.ids[index] for index in trained], extractor, device=device)
-        for position, index in enumerate(trained):
-            versions[index].append(changed.input_ids[position])
+        changed = encode_clips(
+            load_changed,
+            [clips.ids[index] for index in trained],
+            extractor,
+            skip_bad=arguments.data.skip_bad,
+            device=device,
+            description=f"encode changed copy {copy + 1}",
+        )
+        for position, ids in changed.input_ids.items():
+            versions[trained[position]].append(ids)
     return versions
 
 
@@ -177,7 +215,6 @@ def _run_split(
     if arguments.resume and result_file.is_file():
         return read_results(result_file)[0]
     set_seed(arguments.seed)
-    training = training_arguments(arguments, folder, use_cpu, validated=bool(split.validation))
     model = build_model(source, clips, arguments.model)
     parts = {
         part: _dataset(clips, [index for index in getattr(split, part) if index in versions], versions)
@@ -191,41 +228,42 @@ def _run_split(
     )
     trainer = AudioTrainer(
         model=model,
-        args=training,
+        args=split_arguments(arguments, folder, use_cpu, validated=bool(split.validation)),
         train_dataset=parts["train"],
         eval_dataset=parts["validation"] if split.validation else None,
         data_collator=CodeCollator(pad_token_id=extractor.special_token_id("pad")),
         compute_metrics=_compute_metrics,
         processing_class=extractor,
-        callbacks=_callbacks(arguments, split),
+        callbacks=_callbacks(arguments),
     )
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder) if arguments.resume else None)
     seconds = time.perf_counter() - started
-    metrics = trainer.predict(parts["test"], metric_key_prefix="").metrics or {}
-    targets = clips.targets()
+    prediction = trainer.predict(parts["test"])
+    metrics = classification_metrics(np.asarray(prediction.predictions), np.asarray(prediction.label_ids))
     result = SplitResult(
         name=split.name,
-        score=metrics["_score"],
+        score=_score(metrics),
         metric="macro mAP" if clips.multi_label else "accuracy",
-        chance=chance_level(targets[split.train], targets[split.test]),
-        metrics={name.removeprefix("_"): float(metrics[name]) for name in sorted(metrics)},
+        chance=chance_level(clips.targets(split.train), clips.targets(split.test)),
+        metrics=metrics,
         num_clips={part: len(dataset) for part, dataset in parts.items()},
         seconds=seconds,
-        folder=str(folder),
     )
     if trainer.is_world_process_zero():
         save_final(model, extractor, folder)
         write_model_card(
             folder,
             result=result,
-            recipe=dump_config(arguments),
+            recipe=asdict(replace(arguments, training=TRAINING_DEFAULTS | arguments.training)),
             source=arguments.data.source,
             label_names=clips.label_names,
             base_model=arguments.model.checkpoint,
+            random_weights=arguments.model.random_weights,
             history=trainer.state.log_history,
         )
         write_results(result_file, [result])
+        remove_checkpoints(folder)
     trainer.accelerator.wait_for_everyone()
     return result
 
@@ -247,15 +285,12 @@ def build_model(source: str, clips: ClipTable, arguments: ModelArguments) -> Aud
     return model
 
 
-def training_arguments(
-    arguments: FinetuneArguments, folder: Path, use_cpu: bool, *, validated: bool
-) -> TrainingArguments:
-    """The Trainer's arguments: the recipe's defaults, the user's settings, and what follows from validation."""
-    settings = TRAINING_DEFAULTS | {"save_strategy": "epoch", "seed": arguments.seed}
+def split_arguments(arguments: FinetuneArguments, folder: Path, use_cpu: bool, *, validated: bool) -> TrainingArguments:
+    """The Trainer's arguments for a split: with validation clips the best epoch is kept, otherwise the last."""
+    defaults = TRAINING_DEFAULTS | {"save_strategy": "epoch"}
     if validated:
-        settings |= {"eval_strategy": "epoch", "load_best_model_at_end": True, "metric_for_best_model": "score"}
-    settings |= arguments.training
-    return TrainingArguments(**settings, output_dir=str(folder), use_cpu=use_cpu, remove_unused_columns=False)
+        defaults |= {"eval_strategy": "epoch", "load_best_model_at_end": True, "metric_for_best_model": "score"}
+    return trainer_arguments(defaults, arguments.training, output_dir=str(folder), seed=arguments.seed, use_cpu=use_cpu)
 
 
 def split_folder(arguments: FinetuneArguments, split: Split) -> Path:
@@ -264,38 +299,38 @@ def split_folder(arguments: FinetuneArguments, split: Split) -> Path:
     return Path(arguments.output_dir) if single else Path(arguments.output_dir) / split.name
 
 
+def _describe(split: Split, clips: ClipTable) -> str:
+    parts = ("train", "validation", "test")
+    counts = ", ".join(f"{len(getattr(split, part))} {part}" for part in parts if getattr(split, part))
+    return f"{split.name}: {counts} clips of {len(clips.label_names)} classes"
+
+
 def _dataset(clips: ClipTable, indices: list[int], versions: dict[int, list[np.ndarray]]) -> CodeDataset:
-    return CodeDataset([versions[index] for index in indices], clips.targets(indices))
+    return CodeDataset(
+        [versions[index] for index in indices], clips.targets(indices), names=[clips.ids[index] for index in indices]
+    )
 
 
 def _frames(seconds: float | None, extractor: AudioFormerFeatureExtractor) -> int | None:
     return None if seconds is None else max(1, round(seconds * extractor.frame_rate))
 
 
-def _callbacks(arguments: FinetuneArguments, split: Split) -> list[EarlyStoppingCallback]:
-    if arguments.early_stopping_patience is None:
-        return []
-    if not split.validation:
+def _check_early_stopping(arguments: FinetuneArguments, splits: Sequence[Split]) -> None:
+    if arguments.early_stopping_patience is not None and not all(split.validation for split in splits):
         raise ValueError("early_stopping_patience needs validation clips: set split.validation_fraction above 0.")
-    return [EarlyStoppingCallback(arguments.early_stopping_patience)]
+
+
+def _callbacks(arguments: FinetuneArguments) -> list[EarlyStoppingCallback]:
+    patience = arguments.early_stopping_patience
+    return [] if patience is None else [EarlyStoppingCallback(patience)]
 
 
 def _compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """All metrics, and as `score` the one that chooses the best epoch: accuracy, or macro mAP for several labels."""
+    """All metrics, and as `score` the one that chooses the best epoch."""
     metrics = classification_metrics(np.asarray(prediction.predictions), np.asarray(prediction.label_ids))
-    return metrics | {"score": metrics.get("map", metrics.get("accuracy", 0.0))}
+    return metrics | {"score": _score(metrics)}
 
 
-def _prepare_output(arguments: FinetuneArguments, state: PartialState) -> None:
-    """Makes sure that nothing in `output_dir` is lost without the user saying so."""
-    folder = Path(arguments.output_dir)
-    occupied = folder.is_dir() and any(folder.iterdir())
-    if occupied and not (arguments.resume or arguments.overwrite):
-        raise FileExistsError(
-            f"{folder} is not empty. Go on with its training with --resume true, replace it with --overwrite true, or "
-            "name another --output_dir."
-        )
-    state.wait_for_everyone()
-    if occupied and arguments.overwrite and state.is_main_process:
-        shutil.rmtree(folder)
-    state.wait_for_everyone()
+def _score(metrics: dict[str, float]) -> float:
+    """The main metric: macro mAP for several labels per clip, otherwise accuracy."""
+    return metrics["map"] if "map" in metrics else metrics["accuracy"]

@@ -1,24 +1,27 @@
 """Masked pretraining of an AudioFormer on the codes of any clips; labels are not looked at."""
 
+import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from accelerate import PartialState
-from transformers import EvalPrediction, TrainingArguments, set_seed
+from transformers import EvalPrediction, set_seed
 
 from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerForMaskedLM, assets
 from ..codes import encode_clips
-from ..data import read_clips
+from ..data import ClipTable, read_clips
 from ..data.code_dataset import CodeAugmentation, CodeDataset
 from ..data.collators import MaskedCodeCollator
-from ..training.arguments import parse_config
-from ..training.checkpoints import newest_complete_checkpoint, save_final
+from ..training.arguments import dump_config, parse_config
+from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints, save_final
+from ..training.console import quiet_transformers
 from ..training.launch import check_launch
-from ..training.trainer import AudioTrainer
+from ..training.output import prepare_output
+from ..training.trainer import AudioTrainer, trainer_arguments
 
 __all__ = ["PretrainArguments", "main", "run"]
 
@@ -78,6 +81,7 @@ class PretrainArguments:
     training: dict[str, Any] = field(default_factory=dict, metadata={"keywords_of": "transformers.TrainingArguments"})
     seed: int = field(default=0, metadata={"help": "seed of the weights, the order and the masks"})
     resume: bool = field(default=False, metadata={"help": "go on from the newest complete checkpoint"})
+    overwrite: bool = field(default=False, metadata={"help": "delete what is in output_dir"})
     world_size: int | None = field(default=None, metadata={"help": "processes that must train together; checked"})
 
 
@@ -101,57 +105,110 @@ TRAINING_DEFAULTS: dict[str, Any] = {
 
 def main(argv: list[str]) -> None:
     """Runs the recipe from a config file and command-line options."""
-    run(parse_config(PretrainArguments, argv, description=__doc__ or ""))
+    arguments = parse_config(PretrainArguments, argv, description=__doc__ or "")
+    try:
+        run(arguments)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; the same command with --resume true goes on from the last checkpoint in "
+            f"{arguments.output_dir}"
+        ) from None
 
 
 def run(arguments: PretrainArguments) -> dict[str, float]:
-    """Trains, saves model, feature extractor and codec in `output_dir`, and returns and prints the measures."""
+    """Trains, saves model, feature extractor and codec in `output_dir`, and returns and prints the measures.
+
+    They are, on the validation clips and beside what code frequencies alone give: `accuracy` and `perplexity` of the
+    masked codes, `unigram_accuracy` and `unigram_perplexity`; and the number of clips.
+
+    Raises:
+        FileExistsError: `output_dir` holds something and neither `resume` nor `overwrite` is set, or is not ours.
+        ValueError: Data, settings or the launch do not fit; the message says what to change.
+    """
     use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
     state = PartialState(cpu=use_cpu)
-    extractor = AudioFormerFeatureExtractor.from_codec(
-        arguments.model.codec or assets.codec_folder(),
-        num_codebooks=arguments.model.num_codebooks,
-        rms_level_dbfs=arguments.model.rms_level_dbfs,
-    )
-    codes = [
-        clip
-        for source in arguments.data.sources
-        for clip in _encode_source(source, extractor, arguments.data, None if use_cpu else state.device)
-    ]
+    arguments = replace(arguments, world_size=state.num_processes)
+    recipe = dump_config(replace(arguments, resume=False, overwrite=False))
+    prepare_output(arguments.output_dir, recipe, resume=arguments.resume, overwrite=arguments.overwrite)
+    folder = Path(arguments.output_dir)
+    measures_file = folder / "measures.json"
+    if measures_file.is_file():
+        return json.loads(measures_file.read_text(encoding="utf-8"))
+
+    extractor = load_extractor(arguments.model)
+    device = None if use_cpu else state.device
+    tables = _read_sources(arguments.data)
+    codes = [ids for clips in tables for ids in _encode(clips, extractor, arguments.data.skip_bad, device)]
     training_codes, validation_codes = _divide(codes, arguments.data.validation_fraction, arguments.seed)
     set_seed(arguments.seed)
     model = build_model(arguments.model, extractor)
-    trainer = AudioTrainer(
+    trainer = build_trainer(model, extractor, training_codes, validation_codes, arguments, use_cpu)
+    trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder) if arguments.resume else None)
+    evaluation = trainer.evaluate()
+    unigram = unigram_baseline(training_codes, validation_codes, extractor.codebook_size)
+    measures = {
+        "accuracy": evaluation["eval_accuracy"],
+        "perplexity": math.exp(evaluation["eval_loss"]),
+        "unigram_accuracy": unigram["accuracy"],
+        "unigram_perplexity": unigram["perplexity"],
+        "training_clips": len(training_codes),
+        "validation_clips": len(validation_codes),
+    }
+    if trainer.is_world_process_zero():
+        save_final(model, extractor, folder)
+        measures_file.write_text(json.dumps(measures, indent=1), encoding="utf-8")
+        remove_checkpoints(folder)
+        print(f"masked accuracy {measures['accuracy']:.3f} (most frequent code: {unigram['accuracy']:.3f})")
+        print(f"masked perplexity {measures['perplexity']:.1f} (unigram: {unigram['perplexity']:.1f})")
+        print(f"The model is in {folder}")
+    trainer.accelerator.wait_for_everyone()
+    return measures
+
+
+def load_extractor(arguments: NetworkArguments) -> AudioFormerFeatureExtractor:
+    """A feature extractor for the codec."""
+    with quiet_transformers():
+        return AudioFormerFeatureExtractor.from_codec(
+            arguments.codec or assets.codec_folder(),
+            num_codebooks=arguments.num_codebooks,
+            rms_level_dbfs=arguments.rms_level_dbfs,
+        )
+
+
+def build_trainer(
+    model: AudioFormerForMaskedLM,
+    extractor: AudioFormerFeatureExtractor,
+    training_codes: list[np.ndarray],
+    validation_codes: list[np.ndarray],
+    arguments: PretrainArguments,
+    use_cpu: bool,
+) -> AudioTrainer:
+    """The Trainer: masks drawn anew in each epoch of training, and always the same ones for validation."""
+    collator = MaskedCodeCollator(
+        codebook_size=extractor.codebook_size,
+        rate=arguments.mask.rate,
+        span_frames=arguments.mask.span_frames,
+        mask_share=arguments.mask.mask_share,
+        random_share=arguments.mask.random_share,
+        seed=arguments.seed,
+    )
+    return AudioTrainer(
         model=model,
-        args=TrainingArguments(
-            **(TRAINING_DEFAULTS | {"seed": arguments.seed} | arguments.training),
+        args=trainer_arguments(
+            TRAINING_DEFAULTS,
+            arguments.training,
             output_dir=arguments.output_dir,
+            seed=arguments.seed,
             use_cpu=use_cpu,
-            remove_unused_columns=False,
         ),
         train_dataset=CodeDataset([[ids] for ids in training_codes], augmentation=_crop(arguments, extractor)),
         eval_dataset=CodeDataset([[ids] for ids in validation_codes]),
-        data_collator=MaskedCodeCollator(
-            codebook_size=extractor.codebook_size,
-            rate=arguments.mask.rate,
-            span_frames=arguments.mask.span_frames,
-            mask_share=arguments.mask.mask_share,
-            random_share=arguments.mask.random_share,
-            seed=arguments.seed,
-        ),
+        data_collator=collator,
+        eval_collator=replace(collator),
         compute_metrics=_masked_accuracy,
         preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(dim=-1),
         processing_class=extractor,
     )
-    trainer.train(resume_from_checkpoint=newest_complete_checkpoint(arguments.output_dir) if arguments.resume else None)
-    measured = trainer.evaluate()
-    if trainer.is_world_process_zero():
-        save_final(model, extractor, Path(arguments.output_dir))
-        unigram = unigram_baseline(training_codes, validation_codes, extractor.codebook_size)
-        perplexity = math.exp(measured["eval_loss"])
-        print(f"masked accuracy {measured['eval_accuracy']:.3f} (most frequent code: {unigram['accuracy']:.3f})")
-        print(f"masked perplexity {perplexity:.1f} (unigram: {unigram['perplexity']:.1f})")
-    return measured
 
 
 def build_model(arguments: NetworkArguments, extractor: AudioFormerFeatureExtractor) -> AudioFormerForMaskedLM:
@@ -213,26 +270,39 @@ def _stacked(codes: list[np.ndarray], codebook_size: int) -> np.ndarray:
     return frames[(frames < codebook_size).all(axis=1)]
 
 
-def _encode_source(
-    source: str, extractor: AudioFormerFeatureExtractor, arguments: SourceArguments, device: Any
-) -> list[np.ndarray]:
-    clips = read_clips(source)
-    kept = np.ones(len(clips), dtype=bool)
+def _read_sources(arguments: SourceArguments) -> list[ClipTable]:
+    """The clips of each source, without those held out."""
+    tables = [read_clips(source) for source in arguments.sources]
     for column, value in arguments.hold_out.items():
-        if column in clips.table.column_names:
-            kept &= np.array([str(found) != value for found in clips.column(column)])
-    clips = clips.select(np.flatnonzero(kept).tolist())
-    encoded = encode_clips(clips.load, clips.ids, extractor, skip_bad=arguments.skip_bad, device=device)
+        kept = [_without(table, column, value) for table in tables]
+        if sum(map(len, kept)) == sum(map(len, tables)):
+            raise ValueError(f"data.hold_out: no clip of the sources has {value!r} in a column {column!r}.")
+        tables = kept
+    return tables
+
+
+def _without(clips: ClipTable, column: str, value: str) -> ClipTable:
+    if column not in clips.table.column_names:
+        return clips
+    return clips.select([index for index, found in enumerate(clips.column(column)) if str(found) != value])
+
+
+def _encode(
+    clips: ClipTable, extractor: AudioFormerFeatureExtractor, skip_bad: bool, device: torch.device | None
+) -> list[np.ndarray]:
+    encoded = encode_clips(clips.load, clips.ids, extractor, skip_bad=skip_bad, device=device)
     return [encoded.input_ids[index] for index in sorted(encoded.input_ids)]
 
 
 def _divide(codes: list[np.ndarray], fraction: float, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    if len(codes) < 2:
+        raise ValueError(f"data.sources give {len(codes)} clips to learn from; at least two are needed.")
     order = np.random.default_rng(seed).permutation(len(codes))
     num_validation = max(1, round(fraction * len(codes)))
     return [codes[i] for i in order[num_validation:]], [codes[i] for i in order[:num_validation]]
 
 
-def _crop(arguments: PretrainArguments, extractor: AudioFormerFeatureExtractor) -> CodeAugmentation | None:
+def _crop(arguments: PretrainArguments, extractor: AudioFormerFeatureExtractor) -> CodeAugmentation:
     seconds = arguments.data.crop_seconds
     frames = None if seconds is None else max(1, round(seconds * extractor.frame_rate))
     return CodeAugmentation(codebook_size=extractor.codebook_size, crop_frames=frames, seed=arguments.seed)

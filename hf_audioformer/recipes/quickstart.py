@@ -43,8 +43,8 @@ def _baseline(clips: ClipTable, train_values: list[str | int], test_values: list
     """Accuracy of logistic regression on log-mel statistics, trained and tested on the same clips."""
     split = clips.column("split")
     train, test = ([i for i, value in enumerate(split) if value in values] for values in (train_values, test_values))
-    targets = clips.targets()
-    return log_mel_baseline(map(clips.load, train), targets[train], map(clips.load, test), targets[test])
+    train_labels, test_labels = clips.targets(train).tolist(), clips.targets(test).tolist()
+    return log_mel_baseline(map(clips.load, train), train_labels, map(clips.load, test), test_labels)
 
 
 def _classify_one(folder: str) -> None:

@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from .console import quiet_transformers
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..models.audioformer.feature_extraction_audioformer import AudioFormerFeatureExtractor
 
-__all__ = ["mark_complete", "newest_complete_checkpoint", "save_final"]
+__all__ = ["check_finite", "mark_complete", "newest_complete_checkpoint", "remove_checkpoints", "save_final"]
 
 MARKER = "complete.json"
 
@@ -50,11 +52,26 @@ def newest_complete_checkpoint(output_dir: str | os.PathLike[str]) -> str | None
     return None
 
 
+def check_finite(model: torch.nn.Module) -> None:
+    """Raises a ValueError if a weight is NaN or infinite, so that such weights are never saved."""
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise ValueError(
+                f"the weights {name} are no longer finite and are not saved. Train again from the last checkpoint with "
+                "a lower learning_rate, or in float32 (bf16 and fp16 off)."
+            )
+
+
 def save_final(model: "PreTrainedModel", extractor: "AudioFormerFeatureExtractor", folder: Path) -> None:
-    """Leaves a folder that works alone, with model, feature extractor and codec; training checkpoints are removed."""
+    """Leaves a folder that works alone, with model, feature extractor and codec."""
+    check_finite(model)
     with quiet_transformers():
         model.save_pretrained(folder)
         extractor.save_pretrained(folder, include_codec=True)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Deletes the training checkpoints in a folder; the last act of a recipe, since resuming needs them."""
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 
@@ -75,4 +92,6 @@ def _fault(checkpoint: Path) -> str | None:
     for name, size in json.loads(marker.read_text(encoding="utf-8")).items():
         if found.get(name) != size:
             return f"{name} has {found.get(name, 'no')} bytes of {size}"
+    if not any("optim" in name for name in found):
+        return "it holds no optimizer state (save_only_model)"
     return None

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from .results import SplitResult
@@ -15,10 +16,10 @@ __all__ = ["write_model_card"]
 PACKAGES = ("hf_audioformer", "transformers", "torch", "torchaudio", "accelerate", "datasets")
 
 BODY = """
-# AudioFormer fine-tuned on {source}
+# AudioFormer trained on {source}
 
 An [AudioFormer](https://arxiv.org/abs/2308.07221) (a rotary-position encoder over the codes of a neural audio codec)
-fine-tuned from {base} to tell apart {num_labels} classes: {labels}.
+trained from {base} to tell apart {num_labels} classes: {labels}.
 The folder holds the model, its feature extractor and the codec; it works without a network.
 
 ## Use
@@ -67,30 +68,34 @@ def write_model_card(
     folder: Path,
     *,
     result: SplitResult,
-    recipe: str,
+    recipe: Mapping[str, Any],
     source: str,
     label_names: Sequence[str],
     base_model: str | None,
+    random_weights: bool,
     history: Sequence[Mapping[str, Any]],
 ) -> None:
     """Writes `README.md` into a checkpoint's folder.
 
     Args:
         result: What was measured on the test clips.
-        recipe: The resolved settings as YAML.
-        source: The data set, as the recipe names it; of a local path only the last part is told.
+        recipe: The resolved settings; of local paths only the last part is told.
+        source: The data set, as the recipe names it.
         label_names: The classes, in order.
-        base_model: Hub id of the checkpoint the training started from; the bundled one if not given.
+        base_model: Hub id or folder of the checkpoint the training started from; the bundled one if not given.
+        random_weights: Whether only its configuration and codec were taken.
         history: The Trainer's log.
     """
-    name = Path(source).name
+    name = _public(source)
+    base = "the small checkpoint of the package hf_audioformer" if base_model is None else f"`{_public(base_model)}`"
     is_hub_base = base_model is not None and not Path(base_model).exists()
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="audio-classification",
         tags=["audioformer", "audio-classification", "hf_audioformer"],
-        base_model=base_model if is_hub_base else None,
-        model_name=f"AudioFormer fine-tuned on {name}",
+        base_model=base_model if is_hub_base and not random_weights else None,
+        datasets=[source] if "/" in source and not Path(source).exists() else None,
+        model_name=f"AudioFormer trained on {name}",
         eval_results=[
             EvalResult(
                 task_type="audio-classification",
@@ -103,7 +108,7 @@ def write_model_card(
     )
     text = BODY.format(
         source=name,
-        base=base_model if is_hub_base else "the small checkpoint of the package hf_audioformer",
+        base=f"random weights in the form of {base}" if random_weights else base,
         num_labels=len(label_names),
         labels=", ".join(label_names),
         choice="on validation clips" if result.num_clips["validation"] else "beforehand (the last one)",
@@ -113,7 +118,7 @@ def write_model_card(
         clips=", ".join(f"{count} {part}" for part, count in result.num_clips.items()),
         seconds=result.seconds,
         history=_history_rows(history),
-        recipe=recipe,
+        recipe=yaml.safe_dump(_public(recipe), sort_keys=False, allow_unicode=True),
         environment="\n".join(f"* {package} {version(package)}" for package in PACKAGES)
         + f"\n* Python {platform.python_version()}",
     )
@@ -127,7 +132,7 @@ def _history_rows(history: Sequence[Mapping[str, Any]]) -> str:
         row = rows.setdefault(round(entry.get("epoch", 0), 2), {})
         row |= {key: entry[key] for key in ("loss", "eval_score") if key in entry}
     return "\n".join(
-        f"| {epoch:g} | {row.get('loss', float('nan')):.4f} | {_or_dash(row.get('eval_score'))} |"
+        f"| {epoch:g} | {_or_dash(row.get('loss'))} | {_or_dash(row.get('eval_score'))} |"
         for epoch, row in rows.items()
         if row
     )
@@ -135,3 +140,14 @@ def _history_rows(history: Sequence[Mapping[str, Any]]) -> str:
 
 def _or_dash(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _public(value: Any) -> Any:
+    """The value with every path of this machine cut down to its last part."""
+    if isinstance(value, str) and (Path(value).is_absolute() or Path(value).exists()):
+        return Path(value).resolve().name
+    if isinstance(value, Mapping):
+        return {name: _public(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_public(item) for item in value]
+    return value

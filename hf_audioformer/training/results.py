@@ -22,7 +22,6 @@ class SplitResult:
     metrics: dict[str, float]
     num_clips: dict[str, int]
     seconds: float
-    folder: str
 
 
 def chance_level(train_targets: np.ndarray, test_targets: np.ndarray) -> float:

@@ -1,38 +1,116 @@
 """The one Trainer of all recipes: Transformers' own, with what it gets wrong for audio set right."""
 
-import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
-from .checkpoints import mark_complete
-from .console import quiet_transformers
+from .checkpoints import check_finite, mark_complete
+from .console import EpochLines, quiet_transformers
 from .launch import check_world_size
 
-__all__ = ["AudioTrainer"]
+__all__ = ["AudioTrainer", "WholeStepSampler", "trainer_arguments"]
+
+# The Trainer's name of a setting that the recipes hold themselves, and theirs.
+_OWN_SETTINGS = {"output_dir": "output_dir", "seed": "seed", "resume_from_checkpoint": "resume"}
+
+
+def trainer_arguments(
+    defaults: Mapping[str, Any], chosen: Mapping[str, Any], *, output_dir: str, seed: int, use_cpu: bool
+) -> TrainingArguments:
+    """The Trainer's arguments: a recipe's `defaults`, what the user has `chosen`, and what the recipe itself knows.
+
+    Raises:
+        ValueError: A setting that the recipe holds itself, or values that do not go together.
+    """
+    for name, own in _OWN_SETTINGS.items():
+        if name in chosen:
+            raise ValueError(f"training.{name} is not read; set {own} instead")
+    settings = {**defaults, **chosen, "output_dir": output_dir, "seed": seed, "use_cpu": use_cpu}
+    settings |= {"remove_unused_columns": False, "restore_callback_states_from_checkpoint": True}
+    try:
+        return TrainingArguments(**settings)
+    except ValueError as error:
+        raise ValueError(f"the section training does not fit together: {error}") from error
 
 
 class AudioTrainer(Trainer):
     """A `transformers.Trainer` that
 
     * refuses to train when the processes that were launched have not found each other,
-    * stops at a loss that is not finite, before such weights are saved,
+    * gives every step the same number of clips, however many processes share it (see [`WholeStepSampler`]),
+    * tells data set and collator the epoch, also with several processes and after a resume within an epoch,
+    * stops at a loss that is not finite, before the weights are changed,
     * marks checkpoints that were written to their end (see [`newest_complete_checkpoint`]).
 
-    Takes the arguments of `transformers.Trainer`.
+    Takes the keyword arguments of `transformers.Trainer`, and:
+
+    Args:
+        eval_collator: Makes the batches of evaluation; `data_collator` if not given. A collator that draws masks needs
+            a second one, so that all evaluations see the same masks.
 
     Raises:
-        ValueError: The launch would train each process alone.
-        FloatingPointError: The loss became NaN or infinite.
+        ValueError: The launch would train each process alone, or the loss became NaN or infinite.
     """
 
-    def __init__(self, *, args: TrainingArguments, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        model: torch.nn.Module,
+        args: TrainingArguments,
+        train_dataset: Any,
+        eval_collator: Any = None,
+        **kwargs: Any,
+    ):
         check_world_size(args)
-        args.logging_nan_inf_filter = False  # it would hide what the callback looks for
-        super().__init__(args=args, **kwargs)
-        self.add_callback(_StopAtNonFiniteLoss())
+        args.logging_nan_inf_filter = False  # it would hide such losses in the log
+        super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        self.eval_collator = eval_collator or self.data_collator
+        self.sampler = WholeStepSampler(
+            len(train_dataset),
+            args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
+            seed=args.seed if args.data_seed is None else args.data_seed,
+        )
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
+        self.add_callback(EpochLines())
+        self.add_callback(_TellEpoch(self.sampler, train_dataset, self.data_collator))
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        return self.sampler
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        training_collator, self.data_collator = self.data_collator, self.eval_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training_collator
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            names = getattr(self.train_dataset, "names", None)
+            clips = [names[i] if names else str(i) for i in self.sampler.clips_of_step(self.state.global_step)]
+            raise ValueError(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}, with the clips {', '.join(clips)}. "
+                "Nothing was saved since the last checkpoint. Start again with a lower learning_rate, or train in "
+                "float32 (bf16 and fp16 off)."
+            )
+        return loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        check_finite(model)
         with quiet_transformers():
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
@@ -40,18 +118,46 @@ class AudioTrainer(Trainer):
             mark_complete(f"{self._get_output_dir(trial=trial)}/checkpoint-{self.state.global_step}")
 
 
-class _StopAtNonFiniteLoss(TrainerCallback):
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
+class WholeStepSampler(Sampler[int]):
+    """Every clip once, in an order drawn from (seed, epoch), then from the beginning again until the last step is full.
+
+    So each step has `clips_per_step` clips (batch size times processes times accumulation), and its gradient does not
+    depend on how they are divided. A clip counts at most twice in an epoch unless a step is larger than the data set.
+    """
+
+    def __init__(self, num_clips: int, clips_per_step: int, seed: int = 0):
+        self.num_clips = num_clips
+        self.clips_per_step = clips_per_step
+        self.seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Gives the order of another epoch from now on."""
+        self._epoch = epoch
+
+    def clips_of_step(self, step: int) -> list[int]:
+        """The clips of a step, counted from the beginning of training."""
+        epoch, position = divmod(step * self.clips_per_step, len(self))
+        return self._order(epoch)[position : position + self.clips_per_step].tolist()
+
+    def __len__(self) -> int:
+        return -(-self.num_clips // self.clips_per_step) * self.clips_per_step
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._order(self._epoch).tolist())
+
+    def _order(self, epoch: int) -> np.ndarray:
+        return np.resize(np.random.default_rng([self.seed, epoch]).permutation(self.num_clips), len(self))
+
+
+class _TellEpoch(TrainerCallback):
+    """Accelerate's data loader does so for one process only, and not after skipping batches on resume."""
+
+    def __init__(self, *receivers: Any):
+        self.receivers = [receiver for receiver in receivers if hasattr(receiver, "set_epoch")]
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        loss = (logs or {}).get("loss")
-        if loss is not None and not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss} at step {state.global_step}; the weights are lost. Resume from the last "
-                "checkpoint with a lower learning_rate, or train in float32 (bf16 and fp16 off)."
-            )
+        for receiver in self.receivers:
+            receiver.set_epoch(int(state.epoch or 0))

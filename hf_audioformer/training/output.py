@@ -1,0 +1,73 @@
+"""The folder a recipe writes to: never lost by accident, never gone on with under other settings."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import PartialState
+
+__all__ = ["RECIPE_FILE", "prepare_output"]
+
+RECIPE_FILE = "recipe.yaml"
+
+# Settings that a resumed run may have otherwise than the run it goes on with.
+_FREE = frozenset({"output_dir", "resume", "overwrite", "split.run_folds"})
+
+
+def prepare_output(output_dir: str, recipe: str, *, resume: bool, overwrite: bool) -> None:
+    """Makes the folder, with the settings `recipe` (YAML) in it, or makes sure that training there can go on.
+
+    A folder is emptied only if `overwrite` is set and it was made here.
+
+    Raises:
+        FileExistsError: The folder holds something, and neither `resume` nor `overwrite` is set, or it is not ours.
+        ValueError: Both are set, or the run to be resumed had other settings.
+    """
+    if resume and overwrite:
+        raise ValueError("resume and overwrite are both set; resume goes on in output_dir, overwrite deletes it")
+    state = PartialState()
+    folder = Path(output_dir)
+    earlier = folder / RECIPE_FILE
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (resume or overwrite):
+            raise FileExistsError(
+                f"{folder} is not empty. Go on with its training with --resume true, replace it with --overwrite true, "
+                "or name another --output_dir."
+            )
+        if not earlier.is_file():
+            raise FileExistsError(
+                f"{folder} is not empty and was not made by this command ({RECIPE_FILE} is missing). Name another "
+                "--output_dir, or empty it yourself."
+            )
+        if resume:
+            _check_same(yaml.safe_load(earlier.read_text(encoding="utf-8")), yaml.safe_load(recipe), folder)
+    state.wait_for_everyone()
+    if state.is_main_process:
+        if overwrite and folder.is_dir():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = earlier.with_suffix(".tmp")
+        temporary.write_text(recipe, encoding="utf-8")
+        os.replace(temporary, earlier)
+    state.wait_for_everyone()
+
+
+def _check_same(earlier: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    before, after = dict(_flat(earlier)), dict(_flat(now))
+    for name in sorted((before.keys() | after.keys()) - _FREE):
+        if before.get(name) != after.get(name):
+            raise ValueError(
+                f"cannot resume in {folder}: {name} was {before.get(name)!r} and is {after.get(name)!r} now. Set it "
+                "back, or start anew with --overwrite true."
+            )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

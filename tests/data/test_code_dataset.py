@@ -1,0 +1,127 @@
+"""What happens to a clip in an epoch depends on seed, epoch and clip alone."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from hf_audioformer.data.code_dataset import CodeAugmentation, CodeDataset
+
+CODEBOOK_SIZE = 64
+BOA, EOA, MASK = CODEBOOK_SIZE, CODEBOOK_SIZE + 1, CODEBOOK_SIZE + 2
+
+
+def clip(frames: int, num_codebooks: int | None = None, seed: int = 0) -> np.ndarray:
+    """Codes between BOA and EOA; `frames` counts the codes."""
+    shape = (frames,) if num_codebooks is None else (frames, num_codebooks)
+    codes = np.random.default_rng(seed).integers(CODEBOOK_SIZE, size=shape)
+    return np.concatenate((np.full_like(codes[:1], BOA), codes, np.full_like(codes[:1], EOA)))
+
+
+def items(dataset: CodeDataset, **loader: Any) -> list[dict[str, Any]]:
+    return list(DataLoader(dataset, batch_size=None, **loader))
+
+
+def same(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> bool:
+    return all(np.array_equal(a[key], b[key]) for a, b in zip(one, other, strict=True) for key in a)
+
+
+@pytest.mark.property
+@settings(deadline=None)
+@given(
+    st.integers(1, 60),
+    st.sampled_from([None, 1, 3]),
+    st.one_of(st.none(), st.integers(1, 70)),
+    st.floats(0, 0.99),
+    st.integers(0, 5),
+    st.integers(0, 1000),
+)
+def test_crop_and_mask_keep_the_boundaries_and_the_order(
+    frames: int, num_codebooks: int | None, crop_frames: int | None, mask_rate: float, epoch: int, index: int
+) -> None:
+    source = clip(frames, num_codebooks)
+    before = source.copy()
+    ids = CodeAugmentation(CODEBOOK_SIZE, mask_rate, crop_frames)([source], epoch, index)
+    kept = min(frames, crop_frames or frames)
+    assert ids.shape == (kept + 2, *source.shape[1:])
+    assert ids.dtype == source.dtype
+    assert (ids[0] == BOA).all()
+    assert (ids[-1] == EOA).all()
+    masked = (ids == MASK).reshape(len(ids), -1)
+    assert (masked.all(axis=1) == masked.any(axis=1)).all()
+    assert masked.all(axis=1).sum() == int(mask_rate * kept)
+    stretches = [source[1 + start : 1 + start + kept] for start in range(frames - kept + 1)]
+    assert any(((ids[1:-1] == stretch) | (ids[1:-1] == MASK)).all() for stretch in stretches)
+    np.testing.assert_array_equal(source, before)
+
+
+@pytest.mark.unit
+def test_clips_without_boundaries_are_cropped_too() -> None:
+    ids = CodeAugmentation(CODEBOOK_SIZE, crop_frames=5)([clip(20)[1:-1]], 0, 0)
+    assert len(ids) == 5
+    assert ids.max() < CODEBOOK_SIZE
+
+
+@pytest.mark.invariant
+def test_draws_are_keyed_by_seed_epoch_and_clip() -> None:
+    source = clip(200)
+    keys = [(seed, epoch, index) for seed in range(2) for epoch in range(2) for index in range(2)]
+
+    def draw(seed: int, epoch: int, index: int) -> np.ndarray:
+        return CodeAugmentation(CODEBOOK_SIZE, mask_rate=0.3, crop_frames=100, seed=seed)([source], epoch, index)
+
+    drawn = {draw(*key).tobytes() for key in keys}
+    assert len(drawn) == len(keys)
+    assert drawn == {draw(*key).tobytes() for key in keys}
+
+
+@pytest.mark.unit
+def test_all_versions_of_a_clip_are_used_in_training_and_only_the_first_elsewhere() -> None:
+    versions = [np.array([BOA, code, EOA]) for code in range(3)]
+    trained = CodeDataset([versions], augmentation=CodeAugmentation(CODEBOOK_SIZE))
+    seen = set()
+    for epoch in range(30):
+        trained.set_epoch(epoch)
+        seen.add(int(trained[0]["input_ids"][1]))
+    assert seen == {0, 1, 2}
+    assert CodeDataset([versions])[0]["input_ids"][1] == 0
+
+
+@pytest.mark.unit
+def test_items_hold_index_and_labels_if_there_are_any() -> None:
+    assert CodeDataset([[clip(3)], [clip(4)]])[1].keys() == {"input_ids", "clip_index"}
+    labelled = CodeDataset([[clip(3)], [clip(4)]], targets=np.array([5, 7]))
+    assert len(labelled) == 2
+    assert (labelled[1]["labels"], labelled[1]["clip_index"]) == (7, 1)
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("persistent", [False, True])
+def test_workers_draw_the_same_and_see_each_epoch(persistent: bool) -> None:
+    versions = [[clip(30 + index, seed=index)] for index in range(8)]
+    here, there = (CodeDataset(versions, augmentation=CodeAugmentation(CODEBOOK_SIZE, 0.3, 20)) for _ in range(2))
+    workers = DataLoader(there, batch_size=None, num_workers=2, persistent_workers=persistent)
+    epochs = []
+    for epoch in range(3):
+        here.set_epoch(epoch)
+        there.set_epoch(epoch)
+        epochs.append(items(here))
+        assert same(epochs[-1], list(workers))
+    assert not same(epochs[0], epochs[1])
+    assert not same(epochs[1], epochs[2])
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"mask_rate": 1.0}, "mask_rate must be at least 0 and below 1, got 1.0"),
+        ({"crop_frames": 0}, "crop_frames must be at least 1, got 0"),
+    ],
+)
+def test_settings_out_of_range(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CodeAugmentation(CODEBOOK_SIZE, **arguments)

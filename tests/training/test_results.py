@@ -1,0 +1,49 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hf_audioformer.training.results import SplitResult, chance_level, format_results, read_results, write_results
+
+
+def result(name: str, score: float) -> SplitResult:
+    clips = {"train": 30, "validation": 5, "test": 10}
+    return SplitResult(name, "accuracy", score, 0.25, {"accuracy": score, "macro_f1": 0.1}, clips, 12.34)
+
+
+@pytest.mark.unit
+def test_chance_of_single_labels_is_the_most_frequent_training_class() -> None:
+    assert chance_level(np.array([2, 2, 0, 1]), np.array([2, 0, 0, 0])) == 0.25
+    assert chance_level(np.array([2, 2, 0]), np.array([1, 1])) == 0.0
+
+
+@pytest.mark.unit
+def test_chance_of_several_labels_is_the_map_of_a_random_ranking() -> None:
+    from sklearn.metrics import average_precision_score
+
+    random = np.random.default_rng(0)
+    shares = np.array([0.1, 0.4, 0.7, 0.0])
+    targets = (random.random((4000, 4)) < shares).astype(np.float32)
+    ranked = [average_precision_score(targets[:, i], random.random(4000)) for i in range(3)]
+    assert chance_level(targets[:0], targets) == pytest.approx(np.mean(ranked), abs=0.02)
+
+
+@pytest.mark.unit
+def test_a_table_of_several_splits_ends_with_mean_and_spread() -> None:
+    lines = format_results([result("fold_1", 0.5), result("speaker_theo", 0.7)]).splitlines()
+    assert lines[0].split() == ["split", "accuracy", "chance", "train", "test", "seconds"]
+    assert lines[1].split() == ["fold_1", "50.0%", "25.0%", "30", "10", "12"]
+    assert lines[2].split()[:2] == ["speaker_theo", "70.0%"]
+    assert lines[3].split() == ["mean", "60.0%", "(standard", "deviation", "14.1%)"]
+    assert len({line.index("%") for line in lines[1:]}) == 1
+    assert len(format_results([result("fold_1", 0.5)]).splitlines()) == 2
+
+
+@pytest.mark.unit
+def test_results_read_back_equal(tmp_path: Path) -> None:
+    results = [result("fold_1", 0.5), result("fold_2", 1 / 3)]
+    write_results(tmp_path / "results.json", results)
+    assert read_results(tmp_path / "results.json") == results
+    assert json.loads((tmp_path / "results.json").read_text())[1]["score"] == 1 / 3
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]

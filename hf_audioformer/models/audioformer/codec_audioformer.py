@@ -2,7 +2,7 @@
 
 Any codec of Transformers named in `SUPPORTED_CODECS` will do. The causal EnCodec (facebook/encodec_24khz and codecs
 trained like it) runs through an encoder of our own over the same weights: weight norm folded once, plain-integer
-padding, a fast ELU, and on a CPU one second of sound at a time, so that activations stay in the cache.
+padding, a fast ELU, and on a CPU two seconds of sound at a time, so that activations stay in the cache.
 """
 
 import math
@@ -19,13 +19,15 @@ from transformers.models.encodec.modeling_encodec import EncodecConv1d, EncodecL
 # What each causal layer must remember of the samples it has seen, by layer; empty at the start of a clip.
 Memory = dict[nn.Module, Any]
 
-_CPU_BLOCK_SAMPLES = 24_000
+# Sound encoded at a time on a CPU: the activations of the first layers then stay in the cache.
+_CPU_BLOCK_SAMPLES = 48_000
 
 
 class AudioCodec:
     """A frozen neural codec: `encode` turns mono waveforms into codes, `decode` turns codes into waveforms.
 
-    It holds a Transformers model, which cannot be pickled: keep the name or folder, and load it where it is used.
+    `AudioCodec(model)` wraps a Transformers codec that is in memory and freezes it in place; weights changed later do
+    not count. A codec cannot be pickled: keep its name or folder, and load it where it is used.
 
     Attributes:
         sampling_rate: samples per second of the waveforms, in Hz.
@@ -118,7 +120,8 @@ class AudioCodec:
     def decode(self, codes: Tensor) -> Tensor:
         """Waveforms of `codes`, float32 (batch, samples) at `sampling_rate`.
 
-        A codec that normalises the level (encodec_48khz) gives it back normalised: codes do not carry the level.
+        There are frames x hop_length samples (a DAC with odd ratios gives a few less), of one channel. Codes of a
+        codec that normalises the level (encodec_48khz) do not carry the level.
 
         Args:
             codes: int64 (batch, num_codebooks, frames), values in [0, codebook_size).
@@ -196,7 +199,7 @@ class CodecStream:
 
     The codes pushed out, one after the other, are those of `AudioCodec.encode` on the whole waveform, padded with
     zeros to whole frames (fraction of equal codes at least 0.999: float32 rounding may flip a near tie).
-    The first frames wait until the reflected start of the clip is known (7 frames for encodec_24khz, 93 ms).
+    Where the start of the clip is reflected, the first frames wait for it (7 frames for encodec_24khz, 93 ms).
     """
 
     def __init__(self, encoder: "_CausalEncoder", num_codebooks: int) -> None:
@@ -372,7 +375,7 @@ def _is_causal(config: EncodecConfig) -> bool:
         and config.audio_channels == 1
         and not config.normalize
         and config.chunk_length_s is None
-        and config.pad_mode == "reflect"
+        and config.pad_mode in ("reflect", "constant")
     )
 
 
@@ -402,7 +405,8 @@ class _CausalEncoder(nn.Module):
         """Frames needed at once at the start of a clip: reflection mirrors samples that are yet to come."""
         needed_samples, samples_per_step = 1, 1
         for conv in (module for module in self.modules() if isinstance(module, _CausalConv1d)):
-            needed_samples = max(needed_samples, (conv.context + 1) * samples_per_step)
+            if conv.pad_mode == "reflect":
+                needed_samples = max(needed_samples, (conv.context + 1) * samples_per_step)
             samples_per_step *= conv.stride
         return math.ceil(needed_samples / self.hop_length)
 
@@ -418,17 +422,20 @@ class _CausalConv1d(nn.Module):
         self.stride: int = conv.stride[0]
         self.dilation: int = conv.dilation[0]
         self.context: int = (conv.kernel_size[0] - 1) * self.dilation + 1 - self.stride
+        self.pad_mode: str = source.pad_mode
 
     def forward(self, hidden: Tensor, memory: Memory) -> Tensor:
         if self.context:
             past = memory.get(self)
             if past is None:
-                past = self._reflected_start(hidden)
+                past = self._before_start(hidden)
             hidden = torch.cat([past, hidden], dim=-1)
             memory[self] = hidden[..., -self.context :].clone()
         return F.conv1d(hidden, self.weight, self.bias, self.stride, dilation=self.dilation)
 
-    def _reflected_start(self, hidden: Tensor) -> Tensor:
+    def _before_start(self, hidden: Tensor) -> Tensor:
+        if self.pad_mode == "constant":
+            return hidden.new_zeros(*hidden.shape[:-1], self.context)
         # Like EnCodec, an input too short to be mirrored is continued with zeros.
         mirrored = hidden[..., 1 : self.context + 1]
         return F.pad(mirrored, (0, self.context - mirrored.shape[-1])).flip(-1)
@@ -456,7 +463,7 @@ class _CausalLstm(nn.Module):
     def forward(self, hidden: Tensor, memory: Memory) -> Tensor:
         steps = hidden.permute(2, 0, 1)
         output, memory[self] = self.lstm(steps, memory.get(self))
-        return output.add_(steps).permute(1, 2, 0)
+        return (output + steps).permute(1, 2, 0)
 
 
 class _Elu(nn.Module):

@@ -22,6 +22,7 @@ from transformers import (
     XcodecModel,
 )
 
+from hf_audioformer.assets import codec_folder
 from hf_audioformer.models.audioformer.codec_audioformer import SUPPORTED_CODECS, AudioCodec
 
 from ...fixtures_codec import make_random_encodec, varied_sound
@@ -78,6 +79,7 @@ def test_describes_itself(codec: AudioCodec) -> None:
     assert (codec.sampling_rate, codec.hop_length, codec.frame_rate) == (24_000, HOP, 75.0)
     assert (codec.codebook_size, codec.num_codebooks) == (64, 8)
     assert codec.device == torch.device("cpu")
+    assert codec.is_causal
     assert repr(codec) == (
         "AudioCodec(encodec, sampling_rate=24000, frame_rate=75, num_codebooks=8, codebook_size=64, device=cpu)"
     )
@@ -101,7 +103,7 @@ class TestCausalEncodec:
         "config",
         [
             {"num_residual_layers": 3},
-            {"use_conv_shortcut": False},
+            {"use_conv_shortcut": False, "pad_mode": "constant"},
             {"upsampling_ratios": (4, 3, 2), "target_bandwidths": (24.0,)},
             {"num_lstm_layers": 2, "last_kernel_size": 3},
         ],
@@ -144,6 +146,8 @@ class TestCausalEncodec:
     def test_a_stream_gives_codes_as_early_as_it_can(self, codec: AudioCodec) -> None:
         stream = codec.stream(2)
         assert [stream.push(torch.zeros(HOP)).shape[-1] for _ in range(9)] == [0, 0, 0, 0, 0, 0, 7, 1, 1]
+        stream = AudioCodec(make_random_encodec(pad_mode="constant")).stream(2)
+        assert [stream.push(torch.zeros(HOP // 2)).shape[-1] for _ in range(4)] == [0, 1, 0, 1]
 
     def test_a_flushed_stream_starts_afresh(self, codec: AudioCodec) -> None:
         stream = codec.stream(2)
@@ -155,16 +159,22 @@ class TestCausalEncodec:
         assert stream.flush().shape == (2, 0)
 
     @pytest.mark.reference
+    @pytest.mark.parametrize("which", ["random", "shipped"])
     def test_real_sound_whole_batched_and_streamed(
-        self, codec: AudioCodec, random_encodec: EncodecModel, real_clips: list[Tensor]
+        self, which: str, random_encodec_folder: Path, real_clips: list[Tensor]
     ) -> None:
-        whole = [codec.encode(clip[None], 8)[0] for clip in real_clips]
-        peer = [peer_codes(random_encodec, clip, 8) for clip in real_clips]
-        stream = [streamed(codec, clip, 8, [1, 5_000, 317, 24_000]) for clip in real_clips]
+        folder = {"random": random_encodec_folder, "shipped": codec_folder()}[which]
+        model = EncodecModel.from_pretrained(folder)
+        codec = AudioCodec.from_pretrained(folder)
+        books, bandwidth = codec.num_codebooks, model.config.target_bandwidths[-1]
+        whole = [codec.encode(clip[None], books)[0] for clip in real_clips]
+        with torch.no_grad():
+            peer = [model.encode(clip[None, None], bandwidth=bandwidth).audio_codes[0, 0] for clip in real_clips]
+        stream = [streamed(codec, clip, books, [1, 5_000, 317, 24_000]) for clip in real_clips]
         assert equal(torch.cat(whole, dim=-1), torch.cat(peer, dim=-1)) >= 0.999
         assert equal(torch.cat(whole, dim=-1), torch.cat(stream, dim=-1)) >= 0.999
         shortest = min(len(clip) for clip in real_clips)
-        batch = codec.encode(torch.stack([clip[:shortest] for clip in real_clips]), 8)
+        batch = codec.encode(torch.stack([clip[:shortest] for clip in real_clips]), books)
         prefixes = torch.stack([codes[:, : shortest // HOP] for codes in whole])
         assert equal(batch, prefixes) >= 0.999
 
@@ -239,7 +249,7 @@ class TestOtherEncodecs:
             {"use_causal_conv": False},
             {"norm_type": "time_group_norm"},
             {"normalize": True},
-            {"pad_mode": "constant"},
+            {"pad_mode": "replicate"},
         ],
         ids=str,
     )
@@ -249,6 +259,7 @@ class TestOtherEncodecs:
         waveform = varied_sound(50 * HOP)
         codec = AudioCodec(model)
         assert torch.equal(codec.encode(waveform[None], 4)[0], peer_codes(model, waveform, 4))
+        assert not codec.is_causal
         with pytest.raises(ValueError, match="streaming needs a causal EnCodec"):
             codec.stream(4)
 

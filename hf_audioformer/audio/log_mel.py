@@ -32,7 +32,7 @@ def log_mel(
     Raises:
         ValueError: if `waveform` is empty or not floating point.
     """
-    if not waveform.is_floating_point() or waveform.shape[-1:].numel() == 0:
+    if not waveform.is_floating_point() or waveform.ndim == 0 or waveform.shape[-1] == 0:
         raise ValueError(
             f"waveform has shape {tuple(waveform.shape)} and dtype {waveform.dtype}; "
             "expected floating point (..., samples) with at least one sample"

@@ -1,9 +1,10 @@
-"""Train a small EnCodec on any clips: an autoencoder first, then codebooks by residual k-means, then both together.
+"""Train a small EnCodec on any clips: encoder, then decoder, then codebooks with both, then the decoder alone.
 
     python -m hf_audioformer.recipes.train_codec [CONFIG] [--field value ...]
 
-`--help` lists the settings; the preset `train_codec` made the codec that ships with the package. The latents are pulled
-towards level-normalised log-mel frames, so that near latents sound alike and codes tell sounds apart; no label is used.
+`--help` lists the settings; the preset `train_codec` made the codec that ships with the package. Latents are drawn
+towards log-mel frames, so that sounds alike have latents near each other and codes tell sounds apart; no label is used.
+The codebooks start from residual k-means of the latents and follow them by moving averages.
 """
 
 import math
@@ -62,14 +63,19 @@ class TrainCodecArguments:
     level_jitter_db: float = field(default=3.0, metadata={"help": "levels differ from it by at most so much"})
     encoder_steps: int = field(default=1500, metadata={"help": "first steps: the encoder alone, towards log-mels"})
     autoencoder_steps: int = field(default=1000, metadata={"help": "next steps: encoder and decoder, no codebooks"})
-    quantized_steps: int = field(default=900, metadata={"help": "last steps: encoder, codebooks and decoder"})
+    quantized_steps: int = field(default=900, metadata={"help": "next steps: encoder, codebooks and decoder"})
+    decoder_steps: int = field(
+        default=1500, metadata={"help": "last steps: the decoder alone, the codes being settled"}
+    )
     batch_seconds: float = field(default=8.0, metadata={"help": "audio per step"})
     crop_seconds: list[float] = field(
         default_factory=lambda: [0.5, 1.0, 2.0], metadata={"help": "lengths of crops; each step draws one"}
     )
     learning_rate: float = field(default=2e-3, metadata={"help": "peak, after the warm-up; falls as a cosine to 5 %"})
     warmup_steps: int = field(default=100, metadata={"help": "steps in which the learning rate rises"})
-    waveform_weight: float = field(default=0.3, metadata={"help": "of the difference of waveforms"})
+    waveform_weight: float = field(
+        default=0.3, metadata={"help": "of the difference of waveforms; 0 in the last steps, where it mutes loud parts"}
+    )
     mel_weight: float = field(default=1.0, metadata={"help": "of the difference of log-mels at several scales"})
     latent_weight: float = field(default=1.0, metadata={"help": "of the distance of latents from log-mel frames"})
     reconstruction_share: float = field(
@@ -214,13 +220,17 @@ class CodecTrainer:
         self.step = 0
         self.model = build_codec(arguments)
         self.quantizer = EmaResidualQuantizer(self.model.quantizer)
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(trained, lr=arguments.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+        self.optimizer = self._new_optimizer()
         targets = latent_targets(self._crops(0, 128, 1.0), arguments)
         self.target_mean, self.target_scale = targets.mean((0, 1)), targets.std()
 
     @property
     def total_steps(self) -> int:
+        return self.decoder_from + self.arguments.decoder_steps
+
+    @property
+    def decoder_from(self) -> int:
+        """The step from which only the decoder learns."""
         return self.quantized_from + self.arguments.quantized_steps
 
     @property
@@ -233,6 +243,8 @@ class CodecTrainer:
         arguments = self.arguments
         if self.step == self.quantized_from:
             self.fit_codebooks()
+        if self.step == self.decoder_from:
+            self._settle_codes()
         generator = self._generator(self.step)
         seconds = arguments.crop_seconds[
             int(torch.randint(len(arguments.crop_seconds), (1,), generator=generator).item())
@@ -252,6 +264,8 @@ class CodecTrainer:
     def _losses(self, waveforms: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         arguments = self.arguments
         latents = encode_latents(self.model, waveforms)
+        if self.step >= self.decoder_from:
+            return {"mel": arguments.mel_weight * self._mel_loss(self._decode_settled(latents), waveforms)}
         targets = (latent_targets(waveforms, arguments) - self.target_mean) / self.target_scale
         losses = {"latent": arguments.latent_weight * F.mse_loss(latents, targets)}
         if self.step < arguments.encoder_steps:
@@ -275,9 +289,25 @@ class CodecTrainer:
         ]
         return torch.stack(differences).mean()
 
+    def _decode_settled(self, latents: Tensor) -> Tensor:
+        quantizer = self.model.quantizer
+        return decode_latents(self.model, quantizer.decode(quantizer.encode(latents.transpose(1, 2))).transpose(1, 2))
+
     def _learning_rate_factor(self) -> float:
-        warmup = min(1.0, (self.step + 1) / self.arguments.warmup_steps)
-        return warmup * (0.05 + 0.95 * (1 + math.cos(math.pi * self.step / self.total_steps)) / 2)
+        """A warm-up and a cosine for the steps that settle the codes, and again for those of the decoder alone."""
+        step, steps = self.step, self.decoder_from
+        if step >= self.decoder_from:
+            step, steps = step - self.decoder_from, self.arguments.decoder_steps
+        warmup = min(1.0, (step + 1) / self.arguments.warmup_steps)
+        return warmup * (0.05 + 0.95 * (1 + math.cos(math.pi * step / steps)) / 2)
+
+    def _new_optimizer(self) -> torch.optim.Optimizer:
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        return torch.optim.AdamW(trained, lr=self.arguments.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+
+    def _settle_codes(self) -> None:
+        self.model.encoder.requires_grad_(False)
+        self.optimizer = self._new_optimizer()
 
     @torch.no_grad()
     def fit_codebooks(self) -> None:
@@ -337,8 +367,10 @@ class CodecTrainer:
                     "use the same arguments or another output_dir"
                 )
         self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
+        if self.step > self.decoder_from:
+            self._settle_codes()
+        self.optimizer.load_state_dict(state["optimizer"])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What ships in the package: a small codec, a small checkpoint pretrained on its codes, and a set of spoken commands."""
+"""What ships in the package: a small codec, a small checkpoint pretrained on its codes, and spoken commands."""
 
 from pathlib import Path
 

@@ -410,8 +410,10 @@ def masked_mean(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None
     """Means the frames with mask 1: (batch, frames, hidden_size) and (batch, frames) to (batch, hidden_size)."""
     if attention_mask is None:
         return hidden_states.mean(dim=1)
-    weights = attention_mask.unsqueeze(-1).to(hidden_states.dtype)
-    return (hidden_states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    padding = (attention_mask == 0).unsqueeze(-1)
+    # A sum over minutes of frames overflows in float16.
+    total = hidden_states.masked_fill(padding, 0).sum(dim=1, dtype=torch.float32)
+    return (total / (~padding).sum(dim=1).clamp(min=1)).to(hidden_states.dtype)
 
 
 class AudioFormerPooling(nn.Module):
@@ -435,8 +437,8 @@ class AudioFormerPooling(nn.Module):
         lowest = torch.finfo(hidden_states.dtype).min
         if self.kind == "max":
             return hidden_states.masked_fill(padding, lowest).amax(dim=1)
-        weights = self.score(hidden_states).masked_fill(padding, lowest).softmax(dim=1)
-        return (hidden_states * weights).sum(dim=1)
+        weights = self.score(hidden_states).masked_fill(padding, lowest).softmax(dim=1, dtype=torch.float32)
+        return (hidden_states.masked_fill(padding, 0) * weights).sum(dim=1).to(hidden_states.dtype)
 
 
 class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
@@ -514,18 +516,22 @@ class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: AudioFormerConfig) -> torch.Tensor:
     """Mean loss of logits (batch, num_labels) for the problem type, class weights and label smoothing of `config`.
 
+    It is computed in float32; class weights of single-label problems divide by their sum over the batch, as in torch.
+
     Raises:
         ValueError: The labels fit neither the problem nor the number of classes.
     """
+    logits = logits.float()
     problem_type = config.problem_type or infer_problem_type(labels, config.num_labels)
     weights = None if config.class_weights is None else logits.new_tensor(config.class_weights)
     if problem_type == "single_label_classification":
-        if labels.is_floating_point() or labels.dim() != 1:
+        if labels.is_floating_point() or labels.shape != logits.shape[:1]:
             raise ValueError(
-                f"single-label classification takes integer class ids of shape (batch,); found {labels.dtype} "
-                f'{tuple(labels.shape)}. For several labels per clip set problem_type="multi_label_classification".'
+                f"single-label classification takes integer class ids, shape {tuple(logits.shape[:1])}; found "
+                f"{labels.dtype} {tuple(labels.shape)}. For several labels per clip set "
+                'problem_type="multi_label_classification".'
             )
-        return F.cross_entropy(logits, labels, weight=weights, label_smoothing=config.label_smoothing)
+        return F.cross_entropy(logits, labels.long(), weight=weights, label_smoothing=config.label_smoothing)
     if problem_type == "multi_label_classification":
         if labels.shape != logits.shape:
             raise ValueError(
@@ -535,7 +541,7 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: Audi
         targets = labels.to(logits.dtype)
         targets = targets * (1 - config.label_smoothing) + config.label_smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, targets, weight=weights)
-    if labels.numel() != logits.numel():
+    if labels.numel() != logits.numel() or labels.shape[:1] != logits.shape[:1]:
         raise ValueError(f"regression takes {tuple(logits.shape)} values; found {tuple(labels.shape)}.")
     errors = (logits - labels.to(logits.dtype).view_as(logits)) ** 2
     return errors.mean() if weights is None else (errors * weights).mean()

@@ -1,0 +1,161 @@
+"""The classifier: pooling, losses, and classes that change."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from hf_audioformer import AudioFormerForAudioClassification
+from hf_audioformer.models.audioformer.modeling_audioformer import AudioFormerPooling, classification_loss
+
+from .tiny_models import random_codes, tiny_config, tiny_model
+
+SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
+WEIGHTS = (0.5, 1.0, 3.0)
+LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.3, 0.2, -0.7], [-1.5, 0.0, 1.0], [0.1, 0.9, 0.4]])
+CLASS_IDS = torch.tensor([0, 2, 1, 1])
+MULTI_HOT = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [0.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
+SMOOTHING_AND_WEIGHTS = pytest.mark.parametrize(
+    ("smoothing", "weights"), [(0.0, None), (0.1, None), (0.0, WEIGHTS), (0.1, WEIGHTS)]
+)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "cls", "attention"])
+@pytest.mark.parametrize("padding", [1e30, float("inf"), float("nan")])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_pooling_never_reads_padding(pooling, padding, side):
+    pool = AudioFormerPooling(tiny_config(pooling=pooling))
+    frames = torch.randn(1, 5, 32)
+    filler = torch.full((1, 3, 32), padding)
+    with_padding = torch.cat([frames, filler] if side == "right" else [filler, frames], dim=1)
+    mask = torch.tensor([[1] * 5 + [0] * 3] if side == "right" else [[0] * 3 + [1] * 5])
+    torch.testing.assert_close(pool(with_padding, mask), pool(frames, None))
+
+
+def test_pooling_by_hand():
+    frames = torch.tensor([[[1.0] * 32, [5.0] * 32, [3.0] * 32, [100.0] * 32]])
+    mask = torch.tensor([[1, 1, 1, 0]])
+    for pooling, expected in {"mean": 3.0, "max": 5.0, "cls": 1.0}.items():
+        pooled = AudioFormerPooling(tiny_config(pooling=pooling))(frames, mask)
+        torch.testing.assert_close(pooled, torch.full((1, 32), expected))
+    pool = AudioFormerPooling(tiny_config(pooling="attention"))
+    weights = pool.score(frames)[:, :3].softmax(dim=1)
+    torch.testing.assert_close(pool(frames, mask), (weights * frames[:, :3]).sum(dim=1))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "cls", "attention"])
+def test_pooling_of_a_long_clip_in_half_precision(pooling):
+    pool = AudioFormerPooling(tiny_config(pooling=pooling)).half()
+    frames, mask = torch.full((1, 45_000, 32), 2.0, dtype=torch.float16), torch.ones(1, 45_000)  # ten minutes
+    torch.testing.assert_close(pool(frames, mask), torch.full((1, 32), 2.0, dtype=torch.float16))
+
+
+@SMOOTHING_AND_WEIGHTS
+def test_single_label_loss(smoothing, weights):
+    config = tiny_config(problem_type=SINGLE, label_smoothing=smoothing, class_weights=weights)
+    weight = None if weights is None else torch.tensor(weights)
+    expected = F.cross_entropy(LOGITS, CLASS_IDS, weight=weight, label_smoothing=smoothing)
+    torch.testing.assert_close(classification_loss(LOGITS, CLASS_IDS, config), expected)
+    torch.testing.assert_close(classification_loss(LOGITS, CLASS_IDS.int(), config), expected)
+
+
+@SMOOTHING_AND_WEIGHTS
+def test_multi_label_loss(smoothing, weights):
+    config = tiny_config(problem_type=MULTI, label_smoothing=smoothing, class_weights=weights)
+    targets = MULTI_HOT.clamp(smoothing / 2, 1 - smoothing / 2)
+    probabilities = LOGITS.sigmoid()
+    losses = -(targets * probabilities.log() + (1 - targets) * (1 - probabilities).log())
+    expected = (losses * torch.tensor(weights or (1.0, 1.0, 1.0))).mean()
+    torch.testing.assert_close(classification_loss(LOGITS, MULTI_HOT, config), expected)
+    torch.testing.assert_close(classification_loss(LOGITS, MULTI_HOT.long(), config), expected)
+
+
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_regression_loss(weights):
+    config = tiny_config(problem_type=REGRESSION, class_weights=weights)
+    expected = ((LOGITS - MULTI_HOT) ** 2 * torch.tensor(weights or (1.0, 1.0, 1.0))).mean()
+    torch.testing.assert_close(classification_loss(LOGITS, MULTI_HOT, config), expected)
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([0.5, 2.0]), torch.tensor([[0.5], [2.0]]), torch.tensor([1, 2])])
+def test_regression_of_one_value(labels):
+    loss = classification_loss(torch.tensor([[1.0], [2.0]]), labels, tiny_config(num_labels=1))
+    torch.testing.assert_close(loss, ((torch.tensor([1.0, 2.0]) - labels.flatten()) ** 2).mean())
+
+
+@pytest.mark.parametrize(("labels", "problem_type"), [(CLASS_IDS, SINGLE), (MULTI_HOT, MULTI)])
+def test_problem_type_follows_the_labels(labels, problem_type):
+    stated = classification_loss(LOGITS, labels, tiny_config(problem_type=problem_type))
+    torch.testing.assert_close(classification_loss(LOGITS, labels, tiny_config()), stated)
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "labels", "message"),
+    [
+        (None, MULTI_HOT.long(), 'multi-hot rows, for which problem_type="multi_label_classification" must be set'),
+        (SINGLE, MULTI_HOT, r"integer class ids, shape \(4,\); found torch.float32 \(4, 3\)"),
+        (SINGLE, MULTI_HOT.long(), r"found torch.int64 \(4, 3\). For several labels per clip"),
+        (SINGLE, CLASS_IDS.float(), r"found torch.float32 \(4,\)"),
+        (SINGLE, CLASS_IDS[:3], r"shape \(4,\); found torch.int64 \(3,\)"),
+        (MULTI, CLASS_IDS, r"one value per class, shape \(4, 3\); found \(4,\). Turn class ids into multi-hot rows"),
+        (REGRESSION, CLASS_IDS.float(), r"regression takes \(4, 3\) values; found \(4,\)"),
+        (REGRESSION, MULTI_HOT.T, r"regression takes \(4, 3\) values; found \(3, 4\)"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(problem_type, labels, message):
+    with pytest.raises(ValueError, match=message):
+        classification_loss(LOGITS, labels, tiny_config(problem_type=problem_type))
+
+
+@pytest.mark.parametrize(("problem_type", "labels"), [(SINGLE, CLASS_IDS), (MULTI, MULTI_HOT), (REGRESSION, MULTI_HOT)])
+def test_loss_of_half_precision_logits_is_computed_in_float32(problem_type, labels):
+    config = tiny_config(problem_type=problem_type)
+    loss = classification_loss(LOGITS.bfloat16(), labels, config)
+    torch.testing.assert_close(loss, classification_loss(LOGITS.bfloat16().float(), labels, config))
+
+
+def test_model_returns_the_loss_of_its_logits():
+    model = tiny_model(AudioFormerForAudioClassification)
+    outputs = model(random_codes(model.config, 4, 9), labels=CLASS_IDS)
+    assert outputs.logits.shape == (4, 3)
+    torch.testing.assert_close(outputs.loss, F.cross_entropy(outputs.logits, CLASS_IDS))
+
+
+def test_new_classes_keep_the_rows_of_known_names(tmp_path: Path):
+    names = {"id2label": {0: "dog", 1: "rain", 2: "sea"}, "label2id": {"dog": 0, "rain": 1, "sea": 2}}
+    model = tiny_model(AudioFormerForAudioClassification, class_weights=WEIGHTS, **names)
+    codes = random_codes(model.config, 2, 9)
+    before = model(codes).logits
+    model.resize_classifier(["sea", "clock", "dog", "rooster"])
+    after = model(codes, labels=torch.tensor([3, 0]))
+    torch.testing.assert_close(after.logits[:, [0, 2]], before[:, [2, 0]])
+    assert model.config.id2label == {0: "sea", 1: "clock", 2: "dog", 3: "rooster"}
+    assert model.config.label2id["rooster"] == 3
+    assert model.num_labels == model.config.num_labels == 4
+    assert model.config.class_weights is None
+
+    model.save_pretrained(tmp_path)
+    loaded = AudioFormerForAudioClassification.from_pretrained(tmp_path)
+    assert torch.equal(loaded(codes).logits, after.logits)
+    assert loaded.config.id2label == model.config.id2label
+
+
+def test_new_classes_keep_dtype():
+    model = tiny_model(AudioFormerForAudioClassification).bfloat16()
+    model.resize_classifier(["dog", "sea"])
+    assert model(random_codes(model.config, 1, 5)).logits.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("names", [[], ["dog", "dog"]])
+def test_class_names_must_differ(names):
+    with pytest.raises(ValueError, match="different names"):
+        tiny_model(AudioFormerForAudioClassification).resize_classifier(names)
+
+
+def test_another_number_of_classes_must_be_meant(tmp_path: Path):
+    tiny_model(AudioFormerForAudioClassification).save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
+        AudioFormerForAudioClassification.from_pretrained(tmp_path, num_labels=5)
+    loaded = AudioFormerForAudioClassification.from_pretrained(tmp_path, num_labels=5, ignore_mismatched_sizes=True)
+    assert loaded(random_codes(loaded.config, 1, 5)).logits.shape == (1, 5)

@@ -1,0 +1,76 @@
+"""The configuration: what is derived, what is refused, and that it survives JSON."""
+
+from pathlib import Path
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+
+from hf_audioformer import AudioFormerConfig
+
+from .tiny_models import VARIANTS, tiny_config
+
+
+def test_default_is_the_base_size():
+    config = AudioFormerConfig()
+    assert (config.num_hidden_layers, config.hidden_size, config.num_attention_heads) == (12, 768, 12)
+    assert (config.num_codebooks, config.fusion, config.pooling, config.norm_position) == (1, "first", "mean", "post")
+
+
+@pytest.mark.parametrize("codebook_size", [1, 99, 2048])
+def test_special_tokens_follow_the_codes(codebook_size):
+    config = AudioFormerConfig(codebook_size=codebook_size)
+    ids = (config.boa_token_id, config.eoa_token_id, config.mask_token_id, config.pad_token_id)
+    assert ids == tuple(range(codebook_size, codebook_size + 4))
+    assert config.vocab_size == codebook_size + 4
+
+
+def test_stated_tokens_are_kept():
+    config = AudioFormerConfig(codebook_size=10, vocab_size=20, pad_token_id=19, mask_token_id=15)
+    assert (config.vocab_size, config.pad_token_id, config.mask_token_id, config.boa_token_id) == (20, 19, 15, 10)
+
+
+def test_derived_settings():
+    config = tiny_config(hidden_dropout=0.3)
+    assert config.classifier_dropout == 0.3
+    assert tiny_config(hidden_dropout=0.3, classifier_dropout=0).classifier_dropout == 0
+    assert config.rope_parameters == {"rope_type": "default", "rope_theta": 10000.0}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_survives_json(variant, tmp_path: Path):
+    config = tiny_config(**VARIANTS[variant], class_weights=[0.5, 1.0, 2.0], id2label={0: "dog", 1: "sea", 2: "rain"})
+    config.save_pretrained(tmp_path)
+    loaded = AudioFormerConfig.from_pretrained(tmp_path)
+    assert loaded.to_diff_dict() == config.to_diff_dict()
+    assert loaded.id2label == {0: "dog", 1: "sea", 2: "rain"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"codebook_size": 0}, "codebook_size is 0; it must be at least 1"),
+        ({"num_codebooks": 0}, "num_codebooks is 0; it must be at least 1"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0; it must be at least 1"),
+        ({"intermediate_size": -1}, "intermediate_size is -1; it must be at least 1"),
+        ({"hidden_dropout": 1.0}, r"hidden_dropout is 1.0; it must be at least 0 and below 1"),
+        ({"attention_dropout": -0.1}, "attention_dropout is -0.1"),
+        ({"classifier_dropout": 1.5}, "classifier_dropout is 1.5"),
+        ({"label_smoothing": 1}, "label_smoothing is 1; it must be at least 0 and below 1"),
+        ({"hidden_size": 30, "num_attention_heads": 4}, "hidden_size is 30 with 4 attention heads; .* multiple of 8"),
+        ({"hidden_size": 12, "num_attention_heads": 4}, "multiple of 8, because rotary positions turn pairs"),
+        ({"num_codebooks": 4}, 'num_codebooks is 4 with fusion="first", which reads one codebook; set fusion="sum"'),
+        ({"fusion": "concat"}, "fusion"),
+        ({"norm_position": "middle"}, "norm_position"),
+        ({"pooling": "median"}, "pooling"),
+        ({"hidden_size": "big"}, "hidden_size"),
+        ({"pad_token_id": 5}, "special tokens .*'pad': 5.* at least 99 .* below 103"),
+        ({"pad_token_id": 99}, "different ids"),
+        ({"vocab_size": 100}, "below 100"),
+        ({"problem_type": "multilabel"}, 'problem_type is "multilabel"; allowed: regression, single_label'),
+        ({"class_weights": [1.0, 2.0]}, "class_weights has 2 values for 3 labels"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0}}, 'is "yarn"; only "default" is allowed'),
+    ],
+)
+def test_wrong_settings_are_refused(settings, message):
+    with pytest.raises((ValueError, StrictDataclassError), match=message):
+        tiny_config(**settings)

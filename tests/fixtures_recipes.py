@@ -45,7 +45,7 @@ def tone_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = list(PITCHES_HZ)
     with (folder / "clips.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["file", "labels", "fold"])
+        rows.writerow(["file_name", "labels", "fold"])
         for index in range(24):
             labels = [names[index % 3]] if index % 2 else [names[index % 3], names[(index + 1) % 3]]
             soundfile.write(folder / f"{index}.wav", tone(labels, seed=index), SAMPLING_RATE)

@@ -59,5 +59,5 @@ def test_bad_clips_are_left_out_and_listed(
 
 @pytest.mark.fault
 def test_many_bad_clips_are_no_accident(tiny_extractor: AudioFormerFeatureExtractor) -> None:
-    with pytest.raises(ValueError, match="2 of 6 clips cannot be used, more than 20%; the first: clip_2.wav: "):
+    with pytest.raises(ValueError, match=r"2 of 6 clips cannot be used, more than 20%; the first: clip_2.wav: "):
         encode_clips(loader(2, 3), NAMES, tiny_extractor, skip_bad=True)

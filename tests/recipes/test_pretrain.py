@@ -1,0 +1,224 @@
+"""Masked pretraining: what is measured, what the network starts from, and what it never sees."""
+
+import csv
+import math
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoFeatureExtractor, AutoModelForMaskedLM, TrainerCallback
+
+from hf_audioformer import AudioFormerFeatureExtractor, AudioFormerForMaskedLM, cli
+from hf_audioformer.data.clip_table import ClipTable
+from hf_audioformer.recipes import pretrain
+from hf_audioformer.recipes.pretrain import (
+    MaskArguments,
+    NetworkArguments,
+    PretrainArguments,
+    SourceArguments,
+    start_from_codec,
+    unigram_baseline,
+)
+from hf_audioformer.training.arguments import dump_config
+
+from ..fixtures_recipes import tiny_config
+
+FAST = {"num_train_epochs": 2, "per_device_train_batch_size": 16, "disable_tqdm": True}
+
+
+@pytest.fixture
+def arguments(tone_folder: Path, tiny_codec: str, tmp_path: Path) -> PretrainArguments:
+    """Two epochs of two steps on the tones, a quarter of them for validation."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    return PretrainArguments(
+        data=SourceArguments(sources=[str(tone_folder)], validation_fraction=0.25, crop_seconds=0.2),
+        output_dir=str(tmp_path / "run"),
+        model=NetworkArguments(codec=tiny_codec, num_codebooks=2, **sizes),
+        training=FAST,
+    )
+
+
+@pytest.mark.cli
+def test_two_steps_leave_a_checkpoint_and_the_measures(
+    arguments: PretrainArguments, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text(dump_config(replace(arguments, training=FAST | {"num_train_epochs": 1})))
+    assert cli.main(["pretrain", str(tmp_path / "config.yaml")]) == 0
+    printed = capfd.readouterr()
+    assert all("encode" in line for line in printed.err.splitlines() if line.strip())
+    epoch, accuracy, perplexity, where = printed.out.splitlines()
+    assert epoch.startswith("epoch 1/1  loss ")
+    assert accuracy.startswith("masked accuracy 0.")
+    assert perplexity.startswith("masked perplexity ")
+    assert where == f"The model is in {arguments.output_dir}"
+
+    files = {path.name for path in Path(arguments.output_dir).iterdir()}
+    checkpoint = {"codec", "config.json", "model.safetensors", "preprocessor_config.json"}
+    assert files == checkpoint | {"recipe.yaml", "measures.json"}
+    extractor = AutoFeatureExtractor.from_pretrained(arguments.output_dir)
+    features = extractor(np.zeros(24_000), sampling_rate=24_000, return_tensors="pt")
+    model = AutoModelForMaskedLM.from_pretrained(arguments.output_dir)
+    assert model(**features).logits.shape == (1, 77, 2, 68)
+
+
+@pytest.mark.unit
+def test_measures_lie_where_a_random_network_starts(arguments: PretrainArguments) -> None:
+    measures = pretrain.run(replace(arguments, training=FAST | {"learning_rate": 1e-12}))
+    assert (measures["training_clips"], measures["validation_clips"]) == (18, 6)
+    assert measures["perplexity"] == pytest.approx(68, rel=0.1)  # 64 codes and 4 special tokens
+    assert 0 <= measures["accuracy"] < 0.1
+    assert measures["unigram_perplexity"] < 64
+
+
+@pytest.mark.invariant
+def test_a_resumed_run_equals_an_unbroken_one(
+    arguments: PretrainArguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupt(TrainerCallback):
+        def on_save(self, *args: Any, **kwargs: Any) -> None:
+            raise KeyboardInterrupt
+
+    original = pretrain.build_trainer
+
+    def build_interrupted(*args: Any) -> Any:
+        trainer = original(*args)
+        trainer.add_callback(Interrupt())
+        return trainer
+
+    expected = pretrain.run(replace(arguments, output_dir=str(tmp_path / "unbroken")))
+    monkeypatch.setattr(pretrain, "build_trainer", build_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.run(arguments)
+    monkeypatch.setattr(pretrain, "build_trainer", original)
+    resumed = replace(arguments, resume=True)
+    assert pretrain.run(resumed) == pytest.approx(expected, rel=1e-5)
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("unbroken", "run"))
+    for name, weight in one.items():
+        torch.testing.assert_close(other[name], weight, atol=1e-6, rtol=0)
+    before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
+    assert pretrain.run(resumed) == pytest.approx(expected, rel=1e-5)
+    assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before
+
+
+@pytest.mark.invariant
+def test_accumulation_equals_a_large_batch(arguments: PretrainArguments, tmp_path: Path) -> None:
+    """The loss is a mean over masked codes, of which each micro-batch has another number."""
+    still = replace(arguments, model=replace(arguments.model, hidden_dropout=0.0))
+    for name, settings in {
+        "large": {"per_device_train_batch_size": 16},
+        "small": {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4},
+    }.items():
+        pretrain.run(replace(still, output_dir=str(tmp_path / name), training=FAST | settings))
+    large, small = (load_file(tmp_path / name / "model.safetensors") for name in ("large", "small"))
+    for name, weight in large.items():
+        torch.testing.assert_close(small[name], weight, atol=1e-5, rtol=0)
+
+
+@pytest.mark.reference
+def test_the_unigram_baseline_is_a_count() -> None:
+    random = np.random.default_rng(0)
+    size = 5
+    train, test = (
+        [random.integers(size + 4, size=(frames, 2)) ** 2 // 9 for frames in lengths]
+        for lengths in ((40, 30), (20, 25))
+    )
+    found = unigram_baseline(train, test, size)
+
+    def codes(clips: list[np.ndarray], book: int) -> list[int]:
+        return [int(frame[book]) for clip in clips for frame in clip if max(frame) < size]
+
+    right, surprise, total = 0, 0.0, 0
+    for book in range(2):
+        counts = Counter(codes(train, book))
+        best = max(range(size), key=lambda code: counts[code])
+        for code in codes(test, book):
+            right += code == best
+            surprise -= math.log((counts[code] + 1) / (len(codes(train, book)) + size))
+            total += 1
+    assert found == {"accuracy": pytest.approx(right / total), "perplexity": pytest.approx(math.exp(surprise / total))}
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("hidden_size", "kept"), [(32, 1.0), (8, 0.6)])
+def test_codes_that_sound_alike_start_alike(
+    hidden_size: int, kept: float, tiny_extractor: AudioFormerFeatureExtractor
+) -> None:
+    """All distances where the network is as wide as the codec's 16 channels; most of them where it is narrower."""
+    vectors = tiny_extractor.load_codec().codebook_vectors()[:2]
+    model = AudioFormerForMaskedLM(tiny_config(hidden_size=hidden_size))
+    start_from_codec(model, vectors)
+    weight = model.audioformer.embeddings.code_embeddings.weight.detach()
+    table = weight.view(2, 68, hidden_size)[:, :64]
+    for book in range(2):
+        expected, found = torch.pdist(vectors[book]), torch.pdist(table[book])
+        agreement = torch.corrcoef(torch.stack((expected, found)))[0, 1]
+        assert agreement >= kept - 1e-4
+        if hidden_size >= vectors.shape[-1]:
+            scale = found.mean() / expected.mean()
+            torch.testing.assert_close(found, scale * expected, rtol=1e-3, atol=1e-5)
+    sums = vectors[0][:5, None] + vectors[1][None, :5]
+    summed = table[0][:5, None] + table[1][None, :5]
+    if hidden_size >= vectors.shape[-1]:
+        ratio = torch.pdist(summed.flatten(0, 1)) / torch.pdist(sums.flatten(0, 1))
+        assert ratio.max() == pytest.approx(float(ratio.min()), rel=1e-3)
+
+
+@pytest.mark.unit
+def test_the_codec_can_be_left_out_of_the_embeddings(
+    arguments: PretrainArguments, tiny_extractor: AudioFormerFeatureExtractor
+) -> None:
+    first, second = (
+        pretrain.build_model(replace(arguments.model, codec_embeddings=codec), tiny_extractor).state_dict()
+        for codec in (True, False)
+    )
+    name = "audioformer.embeddings.code_embeddings.weight"
+    assert first[name].view(2, 68, 32)[:, :64, 16:].abs().max() == 0
+    assert second[name].view(2, 68, 32)[:, :64, 16:].abs().min() > 0
+
+
+@pytest.fixture
+def with_folds(arguments: PretrainArguments, tone_csv: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[str]]:
+    """Arguments with a second source that has folds, and the names of the clips that are loaded."""
+    loaded: list[str] = []
+    original = ClipTable.load
+
+    def load(clips: ClipTable, index: int) -> Any:
+        loaded.append(clips.ids[index])
+        return original(clips, index)
+
+    monkeypatch.setattr(ClipTable, "load", load)
+    sources = [*arguments.data.sources, str(tone_csv)]
+    return replace(arguments, data=replace(arguments.data, sources=sources)), loaded
+
+
+@pytest.mark.unit
+def test_clips_held_out_are_never_read(with_folds: tuple[Any, list[str]], tone_csv: Path) -> None:
+    arguments, loaded = with_folds
+    data = replace(arguments.data, hold_out={"fold": "2"})
+    measures = pretrain.run(replace(arguments, data=data, training=FAST | {"num_train_epochs": 1}))
+    with tone_csv.open() as file:
+        folds = {row["file_name"]: row["fold"] for row in csv.DictReader(file)}
+    assert {folds[name] for name in loaded if name in folds} == {"1"}
+    assert measures["training_clips"] + measures["validation_clips"] == 24 + 12
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("hold_out", [{"fold": "3"}, {"fol": "2"}])
+def test_holding_out_nothing_is_a_mistake(with_folds: tuple[Any, list[str]], hold_out: dict[str, str]) -> None:
+    arguments, loaded = with_folds
+    with pytest.raises(ValueError, match=r"data.hold_out: no clip of the sources has '\d' in a column 'fold?'"):
+        pretrain.run(replace(arguments, data=replace(arguments.data, hold_out=hold_out)))
+    assert loaded == []
+
+
+@pytest.mark.fault
+def test_a_mask_out_of_range_and_an_occupied_folder_are_refused(arguments: PretrainArguments) -> None:
+    with pytest.raises(ValueError, match="rate must lie between 0 and 1"):
+        pretrain.run(replace(arguments, mask=MaskArguments(rate=1.5)))
+    with pytest.raises(FileExistsError, match="is not empty"):
+        pretrain.run(arguments)

@@ -1,0 +1,181 @@
+"""Steps of equal size at any number of processes, other masks in each epoch, and no weights lost to a NaN."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import TrainingArguments
+
+from hf_audioformer import AudioFormerForAudioClassification, AudioFormerForMaskedLM
+from hf_audioformer.data import CodeCollator, MaskedCodeCollator
+from hf_audioformer.data.code_dataset import CodeAugmentation, CodeDataset
+from hf_audioformer.training.checkpoints import newest_complete_checkpoint
+from hf_audioformer.training.trainer import AudioTrainer, WholeStepSampler, trainer_arguments
+
+from ..fixtures_recipes import tiny_config
+
+CODEBOOK_SIZE = 64
+PAD = CODEBOOK_SIZE + 3
+DEFAULTS = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "save_strategy": "epoch", "disable_tqdm": True}
+
+
+def clips(count: int = 10, **settings: Any) -> CodeDataset:
+    codes = np.random.default_rng(0).integers(CODEBOOK_SIZE, size=(count, 20, 2))
+    return CodeDataset([[code] for code in codes], np.arange(count) % 2, **settings)
+
+
+def classifier() -> AudioFormerForAudioClassification:
+    torch.manual_seed(0)
+    return AudioFormerForAudioClassification(tiny_config(num_labels=2))
+
+
+def trainer(output_dir: Path, dataset: CodeDataset, model: torch.nn.Module, **chosen: Any) -> AudioTrainer:
+    args = trainer_arguments(DEFAULTS, chosen, output_dir=str(output_dir), seed=0, use_cpu=True)
+    return AudioTrainer(model=model, args=args, train_dataset=dataset, data_collator=CodeCollator(PAD))
+
+
+@pytest.mark.property
+@given(st.integers(1, 50), st.integers(1, 70), st.integers(0, 3))
+def test_every_step_is_full_and_no_clip_is_left_out(num_clips: int, clips_per_step: int, epoch: int) -> None:
+    sampler = WholeStepSampler(num_clips, clips_per_step)
+    sampler.set_epoch(epoch)
+    order = list(sampler)
+    assert len(order) == len(sampler)
+    assert len(order) % clips_per_step == 0
+    assert len(order) - num_clips < clips_per_step
+    counts = np.bincount(order, minlength=num_clips)
+    assert counts.min() >= 1
+    assert counts.max() - counts.min() <= 1
+    first = epoch * len(order) // clips_per_step
+    assert sampler.clips_of_step(first) == order[:clips_per_step]
+
+
+@pytest.mark.invariant
+def test_the_order_is_keyed_by_seed_and_epoch() -> None:
+    orders = []
+    for seed, epoch in [(0, 0), (0, 1), (1, 0), (0, 0)]:
+        sampler = WholeStepSampler(30, 8, seed)
+        sampler.set_epoch(epoch)
+        orders.append(tuple(sampler))
+    assert orders[0] == orders[3]
+    assert len(set(orders)) == 3
+
+
+@pytest.mark.invariant
+def test_accumulation_equals_a_large_batch(tmp_path: Path) -> None:
+    """With ten clips and steps of eight: the incomplete last step is where the two usually part."""
+    weights = []
+    for settings in (
+        {"per_device_train_batch_size": 8},
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
+    ):
+        model = classifier()
+        trained = trainer(tmp_path, clips(), model, save_strategy="no", **settings)
+        trained.train()
+        assert trained.state.global_step == 4
+        weights.append(model.state_dict())
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, atol=1e-6, rtol=0, msg=name)
+
+
+@pytest.mark.unit
+def test_data_and_masks_are_drawn_anew_in_each_epoch_and_evaluated_on_the_same(tmp_path: Path) -> None:
+    seen: dict[str, list[torch.Tensor]] = {"train": [], "eval": []}
+
+    class Watched(AudioFormerForMaskedLM):
+        def forward(self, **inputs: Any) -> Any:
+            seen["train" if self.training else "eval"].append(inputs["labels"].clone())
+            return super().forward(**inputs)
+
+    collator, eval_collator = MaskedCodeCollator(CODEBOOK_SIZE), MaskedCodeCollator(CODEBOOK_SIZE)
+    chosen = {"num_train_epochs": 3, "eval_strategy": "epoch", "save_strategy": "no", "logging_strategy": "no"}
+    AudioTrainer(
+        model=Watched(tiny_config()),
+        args=trainer_arguments(DEFAULTS, chosen, output_dir=str(tmp_path), seed=0, use_cpu=True),
+        train_dataset=CodeDataset(clips(4).versions, augmentation=CodeAugmentation(CODEBOOK_SIZE)),
+        eval_dataset=CodeDataset(clips(4).versions),
+        data_collator=collator,
+        eval_collator=eval_collator,
+    ).train()
+    masks = [sorted((labels != -100).flatten(1).int().tolist()) for labels in seen["train"]]
+    assert len(masks) == 3
+    assert masks[0] != masks[1] != masks[2] != masks[0]
+    assert torch.equal(seen["eval"][0], seen["eval"][1])
+    assert torch.equal(seen["eval"][0], seen["eval"][2])
+
+
+@pytest.mark.unit
+def test_checkpoints_are_marked_and_one_line_is_printed_per_epoch(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    trainer(tmp_path, clips(), classifier(), logging_strategy="epoch").train()
+    assert newest_complete_checkpoint(tmp_path) == str(tmp_path / "checkpoint-6")
+    assert (tmp_path / "checkpoint-3" / "complete.json").is_file()
+    printed = capfd.readouterr()
+    assert [line.split("  loss ")[0] for line in printed.out.splitlines()] == ["epoch 1/2", "epoch 2/2"]
+    assert printed.err == ""
+
+
+class _NanFrom(AudioFormerForAudioClassification):
+    """Its loss is NaN when it sees the clip that begins with code 0, 0."""
+
+    def forward(self, input_ids: torch.Tensor, **inputs: Any) -> Any:
+        outputs = super().forward(input_ids=input_ids, **inputs)
+        poisoned = (input_ids[:, 0] == 0).all(dim=-1).any()
+        outputs.loss = outputs.loss * (float("nan") if poisoned else 1.0)
+        return outputs
+
+
+@pytest.mark.fault
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change_and_names_the_clips(tmp_path: Path) -> None:
+    dataset = clips(names=[f"clip_{index}" for index in range(10)])
+    dataset.versions[7][0][0] = 0
+    model = _NanFrom(tiny_config(num_labels=2))
+    trained = trainer(tmp_path, dataset, model, save_strategy="steps", save_steps=1)
+    step = next(step for step in range(3) if 7 in trained.sampler.clips_of_step(step))
+    with pytest.raises(ValueError, match=rf"the loss is nan at step {step + 1}, with the clips .*clip_7\b") as caught:
+        trained.train()
+    assert str(caught.value).count("clip_") == 4
+    assert all(torch.isfinite(weight).all() for weight in model.parameters())
+    assert not (tmp_path / f"checkpoint-{step + 1}").exists()
+
+
+@pytest.mark.fault
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    model = classifier()
+    model.classifier.bias.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(ValueError, match="no longer finite and are not saved"):
+        trainer(tmp_path, clips(), model, save_strategy="steps", save_steps=1, max_grad_norm=0).train()
+    assert list(tmp_path.glob("checkpoint-*")) == []
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("name", "own"), [("output_dir", "output_dir"), ("seed", "seed"), ("resume_from_checkpoint", "resume")]
+)
+def test_settings_of_the_recipe_are_not_set_twice(name: str, own: str) -> None:
+    with pytest.raises(ValueError, match=f"training.{name} is not read; set {own} instead"):
+        trainer_arguments({}, {name: 1}, output_dir="x", seed=0, use_cpu=True)
+
+
+@pytest.mark.fault
+def test_training_settings_that_do_not_go_together_are_named() -> None:
+    with pytest.raises(ValueError, match=r"the section training does not fit together: .*load_best_model_at_end"):
+        trainer_arguments({"load_best_model_at_end": True}, {}, output_dir="x", seed=0, use_cpu=True)
+
+
+@pytest.mark.unit
+def test_the_users_settings_win_over_the_defaults() -> None:
+    args = trainer_arguments(
+        {"learning_rate": 1.0, "use_cpu": False},
+        {"learning_rate": 2.0, "use_cpu": False},
+        output_dir="x",
+        seed=3,
+        use_cpu=True,
+    )
+    assert isinstance(args, TrainingArguments)
+    assert (args.learning_rate, args.seed, args.use_cpu, args.remove_unused_columns) == (2.0, 3, True, False)

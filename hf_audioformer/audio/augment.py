@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
-import torch
+
+from .io import Audio
 
 __all__ = ["AudioAugmentation", "AudioChange", "apply_change"]
 
@@ -60,18 +61,17 @@ class AudioAugmentation:
         )
 
 
-def apply_change(waveform: np.ndarray, sampling_rate: int, change: AudioChange) -> np.ndarray:
-    """The changed waveform, float32 (about samples / speed,), of a waveform float32 (samples,).
+def apply_change(audio: Audio, change: AudioChange) -> Audio:
+    """The changed clip.
 
+    Speed costs nothing: the clip says another sampling rate, in steps of 100 Hz, and encoding resamples anyway.
     The noise has no offset; above 50 Hz its power falls by 6 `noise_tilt` dB per octave, from white (0) to brown (1).
     """
-    from ..models.audioformer.feature_extraction_audioformer import resample
-
-    # Played at another rate: resampling from speed * rate to rate, in steps of 1 % so that few kernels are built.
-    changed = resample(torch.from_numpy(waveform), round(100 * change.speed), 100).numpy()
-    spectrum = np.fft.rfft(np.random.default_rng(change.noise_seed).standard_normal(len(changed)))
+    waveform, rate = audio["array"], audio["sampling_rate"]
+    spectrum = np.fft.rfft(np.random.default_rng(change.noise_seed).standard_normal(len(waveform)))
     spectrum[0] = 0
-    frequencies_hz = np.fft.rfftfreq(len(changed), d=1 / sampling_rate)
-    noise = np.fft.irfft(spectrum * np.maximum(frequencies_hz, LOWEST_TILTED_HZ) ** -change.noise_tilt, n=len(changed))
-    level = np.sqrt(np.mean(changed**2) / max(np.mean(noise**2), 1e-20)) * 10 ** (-change.noise_snr_db / 20)
-    return ((changed + level * noise) * 10 ** (change.gain_db / 20)).astype(np.float32)
+    frequencies_hz = np.fft.rfftfreq(len(waveform), d=1 / rate)
+    noise = np.fft.irfft(spectrum * np.maximum(frequencies_hz, LOWEST_TILTED_HZ) ** -change.noise_tilt, n=len(waveform))
+    level = np.sqrt(np.mean(waveform**2) / max(np.mean(noise**2), 1e-20)) * 10 ** (-change.noise_snr_db / 20)
+    changed = ((waveform + level * noise) * 10 ** (change.gain_db / 20)).astype(np.float32)
+    return {"array": changed, "sampling_rate": round(rate * change.speed / 100) * 100}

@@ -12,6 +12,7 @@ from accelerate import PartialState
 from transformers import AutoFeatureExtractor, EarlyStoppingCallback, EvalPrediction, TrainingArguments, set_seed
 
 from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerForAudioClassification, assets
+from ..audio import Audio
 from ..audio.augment import AudioAugmentation, apply_change
 from ..codes import encode_clips
 from ..data import ClipTable, read_clips
@@ -181,11 +182,9 @@ def encode_versions(
     trained = sorted({index for split in splits for index in split.train} & versions.keys())
     for copy in range(arguments.augmentation.copies):
 
-        def load_changed(position: int, copy: int = copy) -> dict[str, Any]:
-            audio = clips.load(trained[position])
-            change = arguments.augmentation.draw(arguments.seed, copy, trained[position])
-            changed = apply_change(audio["array"], audio["sampling_rate"], change)
-            return {"array": changed, "sampling_rate": audio["sampling_rate"]}
+        def load_changed(position: int, copy: int = copy) -> Audio:
+            index = trained[position]
+            return apply_change(clips.load(index), arguments.augmentation.draw(arguments.seed, copy, index))
 
         changed = encode_clips(
             load_changed,

@@ -1,6 +1,7 @@
 """AudioFormer feature extractor: waveforms in, codes of a neural audio codec out."""
 
 import copy
+import math
 import os
 from collections.abc import Sequence
 from functools import lru_cache
@@ -26,6 +27,8 @@ MAX_CHANNELS = 64
 LEVEL_FLOOR_DBFS = -80.0
 # Seconds of audio per forward pass of the codec on an accelerator, which bounds its memory.
 BATCH_SECONDS = 320.0
+# Weights of the largest resampling filter (400 MB); all rates in use need far fewer.
+MAX_RESAMPLER_WEIGHTS = 100_000_000
 
 _IMPORTING_PROCESS = os.getpid()
 
@@ -70,7 +73,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
 
     def __init__(
         self,
-        codec: str | None = DEFAULT_CODEC,
+        codec: str | os.PathLike | None = DEFAULT_CODEC,
         codec_revision: str | None = None,
         codec_subfolder: str = "",
         sampling_rate: int = 24000,
@@ -97,11 +100,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
         for name, value in (("num_codebooks", num_codebooks), ("hop_length", hop_length)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1.")
-        if max_length_seconds is not None and max_length_seconds * sampling_rate < hop_length:
-            raise ValueError(
-                f"max_length_seconds is {max_length_seconds}; it must be at least one frame, {hop_length} samples at "
-                f"{sampling_rate} Hz."
-            )
+        codec = None if codec is None else str(codec)
         if codec == DEFAULT_CODEC and codec_revision is None:
             codec_revision = DEFAULT_CODEC_REVISION
         self.codec = codec
@@ -114,6 +113,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
         self.max_length_seconds = max_length_seconds
         self.rms_level_dbfs = rms_level_dbfs
         self._codec: AudioCodec | None = None
+        self._limit_samples(max_length_seconds)
 
     @classmethod
     def from_codec(
@@ -188,8 +188,9 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
                 f"sampling_rate is required: say at which rate, in Hz, the audio was sampled (the codec runs at "
                 f"{self.sampling_rate} Hz; other rates are resampled)."
             )
-        limit_seconds = max_length_seconds if max_length_seconds is not None else self.max_length_seconds
-        limit = None if limit_seconds is None else int(limit_seconds * self.sampling_rate)
+        if os.getpid() != _IMPORTING_PROCESS:
+            torch.set_num_threads(1)  # a forked worker hangs in the thread pool that its parent has started
+        limit = self._limit_samples(self.max_length_seconds if max_length_seconds is None else max_length_seconds)
         cut = limit if truncation or truncation is None else None
         if (truncation or padding == "max_length") and limit is None:
             raise ValueError("truncation and padding='max_length' need max_length_seconds, here or in the extractor.")
@@ -215,13 +216,13 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
         Raises:
             ValueError: A MASK token or no code at all is among the tokens, or the shape is another.
         """
-        tokens = torch.as_tensor(np.asarray(input_ids))
+        tokens = input_ids.cpu() if isinstance(input_ids, torch.Tensor) else torch.as_tensor(np.asarray(input_ids))
         if tokens.dim() not in (1, 2):
             raise ValueError(
                 f"decode takes one clip, (frames,) or (frames, num_codebooks); found shape {tuple(tokens.shape)}. "
                 "Decode the clips of a batch one by one."
             )
-        codes = tokens.reshape(len(tokens), -1)
+        codes = tokens.reshape(len(tokens), -1).long()
         if (codes == self.special_token_id("mask")).any():
             raise ValueError("a MASK token has no sound; fill the masked frames before decoding.")
         codes = codes[(codes < self.codebook_size).all(dim=1)]
@@ -282,6 +283,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
         if extractor.codec is None:
             extractor.codec = str(pretrained_model_name_or_path)
             extractor.codec_revision = kwargs.get("revision")
+            extractor.codec_subfolder = "/".join(filter(None, (kwargs.get("subfolder"), CODEC_SUBFOLDER)))
         return loaded
 
     def to_dict(self) -> dict[str, Any]:
@@ -305,6 +307,18 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
                 f"num_codebooks is {self.num_codebooks}; the codec {self.codec} has {codec.num_codebooks}."
             )
 
+    def _limit_samples(self, max_length_seconds: float | None) -> int | None:
+        """The samples at the codec's rate that `max_length_seconds` allows."""
+        if max_length_seconds is None:
+            return None
+        limit = int(max_length_seconds * self.sampling_rate)
+        if limit < self.hop_length:
+            raise ValueError(
+                f"max_length_seconds is {max_length_seconds}; it must be at least one frame, {self.hop_length} samples "
+                f"at {self.sampling_rate} Hz."
+            )
+        return limit
+
     def _num_tokens(self, num_samples: int) -> int:
         return -(-num_samples // self.hop_length) + 2 * self.add_boundary_tokens
 
@@ -325,8 +339,6 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
     @torch.no_grad()
     def _encode(self, clips: list[torch.Tensor], device: str | torch.device | None) -> list[np.ndarray]:
         """Codes of each clip, int64 (frames,) or (frames, num_codebooks)."""
-        if os.getpid() != _IMPORTING_PROCESS:
-            torch.set_num_threads(1)  # a forked worker hangs in the thread pool that its parent has started
         codec = self.load_codec(device)
         codes: list[np.ndarray] = []
         for batch in self._batches(clips, codec):
@@ -357,6 +369,12 @@ def resample(waveform: torch.Tensor, orig_rate: int, new_rate: int) -> torch.Ten
         raise ValueError(f"a sampling rate is a positive whole number of Hz; found {orig_rate}.")
     if orig_rate == new_rate:
         return waveform
+    common = math.gcd(int(orig_rate), new_rate)
+    if (orig_rate // common) * (new_rate // common) > MAX_RESAMPLER_WEIGHTS:
+        raise ValueError(
+            f"{orig_rate} and {new_rate} Hz have too small a common divisor ({common}) to resample; is {orig_rate} Hz "
+            "meant? Otherwise resample to a rate such as 16000 or 44100 first."
+        )
     return _resampler(int(orig_rate), int(new_rate))(waveform)
 
 
@@ -382,7 +400,7 @@ def _as_clips(audio: Waveform | Sequence[Waveform]) -> list[Waveform]:
 
 def _as_float_tensor(clip: Waveform, index: int) -> torch.Tensor:
     """A clip of floats as a float32 CPU tensor without NaN or inf."""
-    waveform = clip.detach().cpu() if isinstance(clip, torch.Tensor) else torch.as_tensor(np.asarray(clip))
+    waveform = clip.detach().cpu() if isinstance(clip, torch.Tensor) else torch.as_tensor(np.array(clip))
     if not waveform.is_floating_point():
         raise ValueError(
             f"clip {index} is {str(waveform.dtype).removeprefix('torch.')}; samples must be floats, nominally in "

@@ -268,7 +268,7 @@ def test_masked_loss_of_one_codebook_takes_the_labels_of_several():
 @pytest.mark.parametrize(("variant", "shape"), [("c1_post", (2, 8)), ("c4_pre", (2, 9)), ("c4_pre", (2, 9, 3))])
 def test_masked_labels_of_another_shape_are_refused(variant, shape):
     model = cached_model(AudioFormerForMaskedLM, **VARIANTS[variant])
-    with pytest.raises(ValueError, match="one label per token, shape .*-100"):
+    with pytest.raises(ValueError, match=r"one label per token, shape .*-100"):
         model(random_codes(model.config, 2, 9), labels=torch.zeros(shape, dtype=torch.long))
 
 

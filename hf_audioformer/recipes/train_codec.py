@@ -16,17 +16,16 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 from transformers import EncodecConfig, EncodecModel
-from transformers.models.encodec.modeling_encodec import EncodecLSTM
 
 from ..audio.log_mel import mel_filterbank
 from ..codes.residual_codebooks import EmaResidualQuantizer, fit_residual_codebooks, set_codebooks
+from ..codes.small_encodec import decode_latents, encode_latents, random_encodec
 from ..training.arguments import dump_config, parse_config
 from .codec_clips import load_waveforms
 
@@ -90,6 +89,10 @@ class TrainCodecArguments:
         for name in ("sources", "upsampling_ratios", "crop_seconds"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; give at least one")
+        if self.codebook_size < 2 or self.codebook_size & (self.codebook_size - 1):
+            raise ValueError(f"codebook_size is {self.codebook_size}; it must be a power of two, such as 256")
+        if self.warmup_steps < 1:
+            raise ValueError(f"warmup_steps is {self.warmup_steps}; it must be at least 1")
         if max(self.crop_seconds) > self.batch_seconds:
             raise ValueError(f"crop_seconds {max(self.crop_seconds)} exceeds batch_seconds {self.batch_seconds}")
 
@@ -98,77 +101,30 @@ class TrainCodecArguments:
         return math.prod(self.upsampling_ratios)
 
     @property
+    def bits_per_code(self) -> int:
+        return self.codebook_size.bit_length() - 1
+
+    @property
     def level(self) -> float:
         """The root mean square that `rms_level_dbfs` stands for."""
         return 10 ** (self.rms_level_dbfs / 20)
 
 
 def build_codec(arguments: TrainCodecArguments) -> EncodecModel:
-    """A causal `EncodecModel` with random weights and empty codebooks.
-
-    EnCodec always has an LSTM. Trained on crops it drifts on whole clips, so its weights are zero here and stay so:
-    its output is exactly 0 and the block, which adds its input, is the identity.
-    """
-    bits = math.ceil(math.log2(arguments.codebook_size))
-    frame_rate = math.ceil(arguments.sampling_rate / arguments.hop_samples)
-    torch.manual_seed(arguments.seed)
-    model = EncodecModel(
-        EncodecConfig(
-            sampling_rate=arguments.sampling_rate,
-            upsampling_ratios=arguments.upsampling_ratios,
-            num_filters=arguments.num_filters,
-            hidden_size=arguments.hidden_size,
-            codebook_size=arguments.codebook_size,
-            target_bandwidths=[count * frame_rate * bits / 1000 for count in range(1, arguments.num_codebooks + 1)],
-            num_lstm_layers=1,
-            use_conv_shortcut=False,
-            pad_mode="constant",
-        )
+    """The causal `EncodecModel` that `arguments` describe, its weights random and its codebooks empty."""
+    kbps_per_codebook = math.ceil(arguments.sampling_rate / arguments.hop_samples) * arguments.bits_per_code / 1000
+    config = EncodecConfig(
+        sampling_rate=arguments.sampling_rate,
+        upsampling_ratios=arguments.upsampling_ratios,
+        num_filters=arguments.num_filters,
+        hidden_size=arguments.hidden_size,
+        codebook_size=arguments.codebook_size,
+        target_bandwidths=[count * kbps_per_codebook for count in range(1, arguments.num_codebooks + 1)],
+        num_lstm_layers=1,
+        use_conv_shortcut=False,
+        pad_mode="constant",
     )
-    for module in model.modules():
-        if isinstance(module, EncodecLSTM):
-            for parameter in module.parameters():
-                torch.nn.init.zeros_(parameter).requires_grad_(False)
-        elif isinstance(module, (torch.nn.Conv1d, torch.nn.ConvTranspose1d)):
-            _keep_variance(module)
-    _scale_weight(model.encoder.layers[0], 1 / arguments.level)
-    _scale_weight(model.decoder.layers[-1], arguments.level)
-    return model
-
-
-@torch.no_grad()
-def _keep_variance(conv: torch.nn.Conv1d | torch.nn.ConvTranspose1d) -> None:
-    """Draw weights that keep the variance of the input; PyTorch's own let the signal fade from layer to layer.
-
-    Transformers' initialisation does not reach weights under weight norm.
-    """
-    taps = conv.kernel_size[0] / (conv.stride[0] if isinstance(conv, torch.nn.ConvTranspose1d) else 1)
-    conv.weight = torch.randn_like(conv.weight) / math.sqrt(conv.in_channels * taps)
-    if conv.bias is not None:
-        torch.nn.init.zeros_(conv.bias)
-
-
-@torch.no_grad()
-def _scale_weight(layer: torch.nn.Module, factor: float) -> None:
-    conv = cast(torch.nn.Conv1d, layer.conv)
-    conv.weight = conv.weight * factor  # an assignment, which reaches the weight behind weight norm
-
-
-def encode_latents(model: EncodecModel, waveforms: Tensor) -> Tensor:
-    """Latents (batch, frames, dim) of `waveforms` (batch, samples), before the quantizer."""
-    return _run_layers(model.encoder.layers, waveforms[:, None]).transpose(1, 2)
-
-
-def decode_latents(model: EncodecModel, latents: Tensor) -> Tensor:
-    """Waveforms (batch, samples) of `latents` (batch, frames, dim)."""
-    return _run_layers(model.decoder.layers, latents.transpose(1, 2))[:, 0]
-
-
-def _run_layers(layers: torch.nn.ModuleList, hidden: Tensor) -> Tensor:
-    for layer in layers:
-        if not isinstance(layer, EncodecLSTM):  # the identity, see build_codec
-            hidden = layer(hidden)
-    return hidden
+    return random_encodec(config, level=arguments.level, seed=arguments.seed)
 
 
 @lru_cache(maxsize=8)
@@ -196,7 +152,7 @@ def log_mel_bands(
 
 
 def latent_targets(waveforms: Tensor, arguments: TrainCodecArguments) -> Tensor:
-    """Log-mel frames (batch, frames, hidden_size) in 10 dB; the window of a frame ends where the frame ends."""
+    """Log-mel frames (batch, frames, hidden_size) in units of 10 dB; their windows end where the frames end."""
     lead = LATENT_WINDOW_SAMPLES // 2 - arguments.hop_samples
     shifted = F.pad(waveforms, (lead, 0)) if lead >= 0 else waveforms[:, -lead:]
     bands = log_mel_bands(
@@ -393,11 +349,13 @@ def run(arguments: TrainCodecArguments) -> Path:
     The folder loads with `EncodecModel.from_pretrained`; `train_codec.yaml` in it holds the arguments.
 
     Raises:
-        ValueError: no clips, arguments that do not fit, or other arguments than those of the training to go on with.
+        ValueError: no clips, a codec is in the folder already, or a training stopped there had other arguments.
         KeyboardInterrupt: SIGINT or SIGTERM came; the state is saved and the same call continues.
     """
     folder = Path(arguments.output_dir)
     state_path = folder / STATE_FILE
+    if (folder / "config.json").exists() and not state_path.exists():
+        raise ValueError(f"output_dir {folder} holds a finished codec; choose another folder or remove it")
     folder.mkdir(parents=True, exist_ok=True)
     trainer = CodecTrainer(
         arguments,
@@ -423,7 +381,11 @@ def run(arguments: TrainCodecArguments) -> Path:
 def main(argv: list[str] | None = None) -> None:
     """Train as the command line says."""
     arguments = parse_config(TrainCodecArguments, sys.argv[1:] if argv is None else argv, description=__doc__ or "")
-    print(f"The codec is in {run(arguments)}")
+    try:
+        print(f"The codec is in {run(arguments)}")
+    except KeyboardInterrupt as interrupt:
+        print(interrupt, file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ import soundfile
 import torch
 from transformers import EncodecModel
 
+from hf_audioformer.codes.small_encodec import decode_latents, encode_latents
 from hf_audioformer.models.audioformer.codec_audioformer import AudioCodec
+from hf_audioformer.recipes import codec_report
 from hf_audioformer.recipes.codec_clips import load_waveforms
 from hf_audioformer.recipes.codec_report import codebook_perplexities, encode_clip
 from hf_audioformer.recipes.train_codec import (
@@ -19,8 +21,6 @@ from hf_audioformer.recipes.train_codec import (
     CodecTrainer,
     TrainCodecArguments,
     build_codec,
-    decode_latents,
-    encode_latents,
     latent_targets,
     main,
     run,
@@ -64,7 +64,7 @@ def load_clips(arguments: TrainCodecArguments) -> list[torch.Tensor]:
 
 @pytest.mark.cli
 def test_two_steps_of_each_stage_make_a_codec_that_loads_and_round_trips(
-    arguments: TrainCodecArguments, recwarn: pytest.WarningsRecorder
+    arguments: TrainCodecArguments, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(
         [
@@ -86,6 +86,10 @@ def test_two_steps_of_each_stage_make_a_codec_that_loads_and_round_trips(
     assert codes.shape == (4, 30)
     assert all(len(row.unique()) > 1 for row in codes)
     assert codec.decode(codes[None]).shape == (1, 30 * 320)
+    with pytest.raises(ValueError, match="holds a finished codec"):
+        run(arguments)
+    codec_report.main([str(folder), "--clips", *arguments.sources])
+    assert capsys.readouterr().out.count("perplexity") == 4
 
 
 @pytest.mark.invariant
@@ -127,7 +131,7 @@ def test_an_interrupted_training_ends_like_an_unbroken_one(arguments: TrainCodec
     unbroken = replace(arguments, output_dir=arguments.output_dir + "_unbroken")
     run(unbroken)
     state = Path(arguments.output_dir) / STATE_FILE
-    interrupter = threading.Thread(target=_interrupt_when_there_is, args=(state,))
+    interrupter = threading.Thread(target=_interrupt_when_there_is, args=(state,), daemon=True)
     interrupter.start()
     with pytest.raises(KeyboardInterrupt, match="the same command continues"):
         run(arguments)
@@ -158,6 +162,8 @@ def test_a_state_of_other_arguments_is_refused(arguments: TrainCodecArguments, t
     ("changes", "message"),
     [
         ({"sources": []}, "sources is empty"),
+        ({"codebook_size": 200}, "must be a power of two"),
+        ({"warmup_steps": 0}, "warmup_steps is 0"),
         ({"crop_seconds": [1.0]}, "crop_seconds 1.0 exceeds batch_seconds 0.5"),
     ],
 )

@@ -90,10 +90,16 @@ class AudioTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         return self.sampler
 
+    def get_train_dataloader(self) -> DataLoader:
+        return _with_own_generator(super().get_train_dataloader())
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        return _with_own_generator(super().get_test_dataloader(test_dataset))
+
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         training_collator, self.data_collator = self.data_collator, self.eval_collator
         try:
-            return super().get_eval_dataloader(eval_dataset)
+            return _with_own_generator(super().get_eval_dataloader(eval_dataset))
         finally:
             self.data_collator = training_collator
 
@@ -148,6 +154,13 @@ class WholeStepSampler(Sampler[int]):
 
     def _order(self, epoch: int) -> np.ndarray:
         return np.resize(np.random.default_rng([self.seed, epoch]).permutation(self.num_clips), len(self))
+
+
+def _with_own_generator(loader: DataLoader) -> DataLoader:
+    """Keeps the start of workers from drawing from the global generator: persistent ones start again on resume, and
+    dropout would then differ from that of an unbroken run."""
+    getattr(loader, "base_dataloader", loader).generator = torch.Generator()
+    return loader
 
 
 class _TellEpoch(TrainerCallback):

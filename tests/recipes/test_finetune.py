@@ -25,6 +25,8 @@ from hf_audioformer.recipes.finetune import DataArguments, FinetuneArguments, Mo
 from hf_audioformer.training.arguments import dump_config
 from hf_audioformer.training.results import read_results
 
+# The last weights are kept, since the best ones may come from an epoch before anything could go wrong.
+LAST = {"load_best_model_at_end": False}
 FAST = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "disable_tqdm": True}
 
 
@@ -167,7 +169,7 @@ def test_a_resumed_run_equals_an_unbroken_one(
     """With dropout, masks, crops and a copy with changed sound."""
     arguments = replace(
         arguments,
-        training=FAST | training,
+        training=FAST | LAST | training,
         augmentation=replace(arguments.augmentation, copies=1),
         early_stopping_patience=2,
     )
@@ -227,7 +229,7 @@ def config(arguments: FinetuneArguments, tmp_path: Path) -> str:
 @pytest.mark.fault
 def test_a_killed_run_goes_on(arguments: FinetuneArguments, config: str, tmp_path: Path) -> None:
     """kill -9 as soon as a checkpoint stands there, whole or not."""
-    longer = ["--training.num_train_epochs", "12"]
+    longer = ["--training.num_train_epochs", "12", "--training.load_best_model_at_end", "false"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     output = Path(arguments.output_dir)
     with subprocess.Popen(
@@ -238,7 +240,9 @@ def test_a_killed_run_goes_on(arguments: FinetuneArguments, config: str, tmp_pat
         run.send_signal(signal.SIGKILL)
     assert run.returncode == -signal.SIGKILL
     assert not (output / "result.json").exists()
-    unbroken = replace(arguments, training=FAST | {"num_train_epochs": 12}, output_dir=str(tmp_path / "unbroken"))
+    unbroken = replace(
+        arguments, training=FAST | LAST | {"num_train_epochs": 12}, output_dir=str(tmp_path / "unbroken")
+    )
     finetune.run(replace(unbroken, output_dir=str(output), resume=True))
     finetune.run(unbroken)
     assert_same_weights(tmp_path / "unbroken", output, 1e-6)
@@ -268,6 +272,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
     """16 training clips in steps of 12: the last step of an epoch is not whole."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     shared = ["--model.hidden_dropout", "0", "--world_size", "2", "--training.per_device_train_batch_size", "6"]
+    shared += ["--training.load_best_model_at_end", "false"]
     done = launch([*torchrun, "-m", "hf_audioformer", "finetune", config, *shared])
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("epoch 1/2") == 1
@@ -276,7 +281,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
         arguments,
         output_dir=str(tmp_path / "alone"),
         model=replace(arguments.model, hidden_dropout=0.0),
-        training=FAST | {"per_device_train_batch_size": 12},
+        training=FAST | LAST | {"per_device_train_batch_size": 12},
     )
     (expected,) = finetune.run(alone)
     assert expected.num_clips["train"] % 12

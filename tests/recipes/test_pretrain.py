@@ -73,6 +73,8 @@ def test_measures_lie_where_a_random_network_starts(arguments: PretrainArguments
     assert measures["perplexity"] == pytest.approx(68, rel=0.1)  # 64 codes and 4 special tokens
     assert 0 <= measures["accuracy"] < 0.1
     assert measures["unigram_perplexity"] < 64
+    longer = replace(arguments, training=FAST | {"learning_rate": 1e-12, "num_train_epochs": 3}, overwrite=True)
+    assert pretrain.run(longer) == pytest.approx(measures)  # the same masks, whatever the epoch
 
 
 @pytest.mark.invariant

@@ -2,9 +2,10 @@
 
     python -m benchmarks.codec_speed [--seconds 10] [--repeats 5] [--threads 2] [--codec NAME_OR_FOLDER]
 
-Encodes four clips at 3 kbps (4 codebooks of facebook/encodec_24khz; another codec's nearest bandwidth) one by one and as a batch, and prints the seconds per
-clip, how many times faster we are than the best of the peer's two ways, and the fraction of equal codes. Without
-`--codec` the network is that of facebook/encodec_24khz with random weights and filled codebooks.
+Encodes four clips at 3 kbps (4 codebooks of the 24 kHz model; for another codec its nearest bandwidth) one by one and
+as a batch, and prints the seconds per clip, how many times faster we are than the best of the peer's two ways, and the
+fraction of equal codes. Without `--codec` the network is that of facebook/encodec_24khz with random weights and filled
+codebooks.
 """
 
 import argparse

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import unittest
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -433,6 +434,25 @@ def test_alone_batched_and_streamed_codes_agree(codec, random_encodec_folder, re
         assert (batched == alone[row]).mean() >= 0.999
         assert (streamed == alone[row]).mean() >= 0.999
         assert len(np.unique(alone[row][:, 0])) > 5
+
+
+@pytest.mark.parametrize(
+    ("device", "is_causal", "sizes"),
+    [("cpu", True, [1] * 5), ("cuda", False, [1] * 5), ("cuda", True, [3, 2])],
+)
+def test_batches_suit_the_device(extractor, device, is_causal, sizes):
+    clips = [torch.zeros(100 * RATE)] * 5  # an accelerator takes 320 s at a time
+    batches = extractor._batches(clips, SimpleNamespace(device=torch.device(device), is_causal=is_causal))
+    assert [len(batch) for batch in batches] == sizes
+
+
+def test_padded_batches_change_no_codes(extractor_of_four, monkeypatch):
+    clips = [sound(0.2), sound(0.5, seed=1), sound(0.3, seed=2)]
+    alone = [codes_of(extractor_of_four, clip) for clip in clips]
+    monkeypatch.setattr(extractor_of_four, "_batches", lambda clips, codec: [clips])  # as on an accelerator
+    together = extractor_of_four(clips, sampling_rate=RATE)["input_ids"]
+    for codes, expected in zip(together, alone, strict=True):
+        np.testing.assert_array_equal(codes[1:-1], expected)
 
 
 # The pipeline

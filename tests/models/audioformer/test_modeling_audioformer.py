@@ -103,6 +103,16 @@ def test_sum_fusion_reads_every_codebook():
         changed = codes.clone()
         changed[..., codebook] = (changed[..., codebook] + 1) % 99
         assert (model(changed).last_hidden_state - before).abs().max() > 1e-2
+    assert (model(codes.flip(2)).last_hidden_state - before).abs().max() > 1e-2  # a code means another in each book
+
+
+@pytest.mark.parametrize("norm_position", ["post", "pre"])
+@torch.no_grad()
+def test_output_is_normalised(norm_position):
+    model = cached_model(norm_position=norm_position)
+    frames = model(random_codes(model.config, 2, 9)).last_hidden_state
+    torch.testing.assert_close(frames.mean(-1), torch.zeros(2, 9), atol=1e-5, rtol=0)
+    torch.testing.assert_close(frames.var(-1, correction=0), torch.ones(2, 9))
 
 
 @pytest.mark.parametrize(

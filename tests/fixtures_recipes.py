@@ -1,6 +1,7 @@
 """What the recipes start from, as small as it gets: labelled tones on disk, and a checkpoint with a random codec."""
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,15 @@ def tone(labels: list[str], seed: int, seconds: float = 0.25) -> np.ndarray:
     time = np.arange(int(seconds * SAMPLING_RATE)) / SAMPLING_RATE
     waves = [np.sin(2 * np.pi * PITCHES_HZ[label] * random.uniform(0.9, 1.1) * time) for label in labels]
     return (0.2 * sum(waves) + 0.02 * random.standard_normal(len(time))).astype(np.float32)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Operations this small only wait for a second thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -77,9 +77,9 @@ class EpochLines(TrainerCallback):
         if self._train_bar is not None and state.is_world_process_zero and is_last_of_epoch:
             self._train_bar.write(_line(state, self._loss, logs))
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def close(self) -> None:
+        """Ends the bars, also when training was interrupted, so that what is printed next has its own line."""
+        self.on_evaluate()
         if self._train_bar is not None:
             self._train_bar.close()
         self._train_bar = None

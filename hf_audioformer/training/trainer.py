@@ -15,6 +15,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.trainer_utils import TrainOutput
 
 from .checkpoints import check_finite, mark_complete
 from .console import EpochLines, quiet_transformers
@@ -84,8 +85,15 @@ class AudioTrainer(Trainer):
         )
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
-        self.add_callback(EpochLines())
+        self._lines = EpochLines()
+        self.add_callback(self._lines)
         self.add_callback(_TellEpoch(self.sampler, train_dataset, self.data_collator))
+
+    def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self._lines.close()
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         return self.sampler

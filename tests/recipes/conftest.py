@@ -1,5 +1,5 @@
 """Labelled tones and a tiny checkpoint."""
 
-from ..fixtures_recipes import tiny_checkpoint, tiny_codec, tiny_extractor, tone_csv, tone_folder
+from ..fixtures_recipes import one_thread, tiny_checkpoint, tiny_codec, tiny_extractor, tone_csv, tone_folder
 
-__all__ = ["tiny_checkpoint", "tiny_codec", "tiny_extractor", "tone_csv", "tone_folder"]
+__all__ = ["one_thread", "tiny_checkpoint", "tiny_codec", "tiny_extractor", "tone_csv", "tone_folder"]

@@ -25,6 +25,8 @@ from hf_audioformer.recipes.finetune import DataArguments, FinetuneArguments, Mo
 from hf_audioformer.training.arguments import dump_config
 from hf_audioformer.training.results import read_results
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # The last weights are kept, since the best ones may come from an epoch before anything could go wrong.
 LAST = {"load_best_model_at_end": False}
 FAST = {"num_train_epochs": 2, "per_device_train_batch_size": 4, "disable_tqdm": True}

@@ -28,6 +28,8 @@ from hf_audioformer.training.arguments import dump_config
 
 from ..fixtures_recipes import tiny_config
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FAST = {"num_train_epochs": 2, "per_device_train_batch_size": 16, "disable_tqdm": True}
 
 

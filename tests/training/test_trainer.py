@@ -18,6 +18,8 @@ from hf_audioformer.training.trainer import AudioTrainer, WholeStepSampler, trai
 
 from ..fixtures_recipes import tiny_config
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CODEBOOK_SIZE = 64
 PAD = CODEBOOK_SIZE + 3
 DEFAULTS = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "save_strategy": "epoch", "disable_tqdm": True}

@@ -27,7 +27,7 @@ TORCHAUDIO_REMEDY = (
     f"'torchaudio{VERSIONS['torchaudio']}'"
 )
 DEFAULT_CODEC = "facebook/encodec_24khz"
-BUNDLED_CODEC = Path(__file__).parent / "assets" / "codec"
+BUNDLED_CODEC = Path(__file__).parent / "assets" / "checkpoint" / "codec"
 DECODED_FORMATS = [  # name, container and subtype as soundfile calls them
     ("wav", "WAV", "PCM_16"),
     ("flac", "FLAC", "PCM_16"),
@@ -151,7 +151,7 @@ def _check_bundled_codec() -> Finding:
         from transformers import EncodecModel
 
         if not BUNDLED_CODEC.is_dir():
-            raise FileNotFoundError("the folder assets/codec is missing from the installed package")
+            raise FileNotFoundError("the folder assets/checkpoint/codec is missing from the installed package")
         config = EncodecModel.from_pretrained(BUNDLED_CODEC).config
         return f"{config.sampling_rate} Hz, {config.codebook_size} codes"
 

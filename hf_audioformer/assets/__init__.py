@@ -7,7 +7,7 @@ _FOLDER = Path(__file__).parent
 
 def codec_folder() -> str:
     """The folder of the small codec: 24 kHz, 75 frames per second, 4 codebooks."""
-    return str(_FOLDER / "codec")
+    return str(_FOLDER / "checkpoint" / "codec")
 
 
 def checkpoint_folder() -> str:

@@ -26,7 +26,7 @@ from hf_audioformer.recipes.train_codec import (
     run,
 )
 
-SHIPPED = Path(__file__).parents[2] / "hf_audioformer" / "assets" / "codec"
+SHIPPED = Path(__file__).parents[2] / "hf_audioformer" / "assets" / "checkpoint" / "codec"
 
 
 @pytest.fixture(scope="module")

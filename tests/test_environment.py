@@ -30,7 +30,6 @@ def broken_torchaudio(tmp_path: Path) -> Path:
 
 
 @pytest.mark.unit
-@pytest.mark.skipif(not environment.BUNDLED_CODEC.is_dir(), reason="the bundled codec is not there yet")
 def test_this_environment_is_in_order() -> None:
     findings = environment.check_environment()
     assert [finding for finding in findings if finding.required and not finding.ok] == []

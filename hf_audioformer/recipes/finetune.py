@@ -46,6 +46,8 @@ class DataArguments:
     label_column: str | None = field(default=None, metadata={"help": "column of the labels, if its name is unusual"})
     label_separator: str = field(default=";", metadata={"help": "what separates several labels in one cell"})
     multi_label: bool | None = field(default=None, metadata={"help": "several labels per clip; found out by default"})
+    hub_config: str | None = field(default=None, metadata={"help": "configuration of a data set from the Hub"})
+    revision: str | None = field(default=None, metadata={"help": "revision of a data set from the Hub"})
     skip_bad: bool = field(default=False, metadata={"help": "leave out clips that cannot be read, and list them"})
     max_length_seconds: float | None = field(default=None, metadata={"help": "cut longer clips at the end"})
     crop_seconds: float | None = field(default=None, metadata={"help": "train on random stretches of this length"})
@@ -132,6 +134,8 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
         label_column=arguments.data.label_column,
         label_separator=arguments.data.label_separator,
         multi_label=arguments.data.multi_label,
+        hub_config=arguments.data.hub_config,
+        revision=arguments.data.revision,
     )
     splits = make_splits(clips, arguments.split)
     _check_early_stopping(arguments, splits)

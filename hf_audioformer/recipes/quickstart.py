@@ -51,11 +51,11 @@ def _classify_one(folder: str) -> None:
     """Prints the three best labels of the example wav, read with the package's loader (no ffmpeg needed)."""
     from transformers import pipeline
 
-    with quiet_transformers():
-        classifier = pipeline("audio-classification", model=folder, top_k=3, device="cpu")
     wav = assets.example_wav()
+    with quiet_transformers():
+        guesses = pipeline("audio-classification", model=folder, device="cpu")(dict(load_audio(wav)), top_k=3)
     print(f"\npipeline('audio-classification') on {Path(wav).name}:")
-    for guess in classifier(dict(load_audio(wav))):
+    for guess in guesses:
         print(f"  {guess['label']:6} {guess['score']:.3f}")
 
 

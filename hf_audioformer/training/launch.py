@@ -46,12 +46,18 @@ def check_launch(expected_world_size: int | None = None, *, use_cpu: bool | None
 
 
 def check_world_size(arguments: TrainingArguments) -> None:
-    """Raises a ValueError unless the processes that were launched found each other."""
+    """Raises a ValueError unless the processes that were launched found each other, and each has one device."""
     launched = _launched_world_size()
     if arguments.world_size != launched:
         raise ValueError(
             f"{launched} processes were launched but each trains in a world of {arguments.world_size}. "
             f"Launch with: {_torchrun(launched)}"
+        )
+    if arguments.n_gpu > 1:
+        raise ValueError(
+            f"one process sees {arguments.n_gpu} GPUs, which Transformers would join by nn.DataParallel, slowly and "
+            f"with another batch size. Launch with: {_torchrun(arguments.n_gpu)}, or choose one GPU with "
+            "CUDA_VISIBLE_DEVICES=0"
         )
 
 

@@ -1,6 +1,6 @@
 """The one Trainer of all recipes: Transformers' own, with what it gets wrong for audio set right."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,9 @@ from .console import EpochLines, quiet_transformers
 from .launch import check_world_size
 
 __all__ = ["AudioTrainer", "WholeStepSampler", "trainer_arguments"]
+
+# Clips of so many steps are sorted by length together; fewer keep the order more random, more pad less.
+STEPS_SORTED_TOGETHER = 50
 
 # The Trainer's name of a setting that the recipes hold themselves, and theirs.
 _OWN_SETTINGS = {"output_dir": "output_dir", "seed": "seed", "resume_from_checkpoint": "resume"}
@@ -82,6 +85,7 @@ class AudioTrainer(Trainer):
             len(train_dataset),
             args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
             seed=args.seed if args.data_seed is None else args.data_seed,
+            lengths=_lengths(train_dataset) if args.train_sampling_strategy == "group_by_length" else None,
         )
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
@@ -137,10 +141,12 @@ class WholeStepSampler(Sampler[int]):
 
     So each step has `clips_per_step` clips (batch size times processes times accumulation), and its gradient does not
     depend on how they are divided. A clip counts at most twice in an epoch unless a step is larger than the data set.
+    With `lengths` the clips of a step are of about one length, so that little is padded.
     """
 
-    def __init__(self, num_clips: int, clips_per_step: int, seed: int = 0):
+    def __init__(self, num_clips: int, clips_per_step: int, seed: int = 0, lengths: Sequence[int] | None = None):
         self.num_clips = num_clips
+        self.lengths = None if lengths is None else np.asarray(lengths)
         self.clips_per_step = clips_per_step
         self.seed = seed
         self._epoch = 0
@@ -161,7 +167,18 @@ class WholeStepSampler(Sampler[int]):
         return iter(self._order(self._epoch).tolist())
 
     def _order(self, epoch: int) -> np.ndarray:
-        return np.resize(np.random.default_rng([self.seed, epoch]).permutation(self.num_clips), len(self))
+        random = np.random.default_rng([self.seed, epoch])
+        order = np.resize(random.permutation(self.num_clips), len(self))
+        if self.lengths is None:
+            return order
+        pool = STEPS_SORTED_TOGETHER * self.clips_per_step
+        pools = [order[start : start + pool] for start in range(0, len(order), pool)]
+        ordered = np.concatenate([clips[np.argsort(self.lengths[clips], kind="stable")] for clips in pools])
+        return random.permutation(ordered.reshape(-1, self.clips_per_step)).reshape(-1)
+
+
+def _lengths(dataset: Any) -> list[int]:
+    return [len(dataset[index]["input_ids"]) for index in range(len(dataset))]
 
 
 def _with_own_generator(loader: DataLoader) -> DataLoader:

@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from hf_audioformer.training.launch import check_launch
+from hf_audioformer.training.launch import check_launch, check_world_size
 
 SCRIPT = """
 import ast, sys
@@ -101,3 +102,9 @@ def test_the_right_command_starts_the_package(program: str, monkeypatch: pytest.
     monkeypatch.setattr(sys, "argv", [program, "finetune", "my config.yaml"])
     with pytest.raises(ValueError, match=r"torchrun --nproc_per_node 2 -m hf_audioformer finetune 'my config\.yaml'$"):
         check_launch(2)
+
+
+@pytest.mark.unit
+def test_several_gpus_in_one_process_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"sees 4 GPUs.*torchrun --nproc_per_node 4"):
+        check_world_size(SimpleNamespace(world_size=1, n_gpu=4))

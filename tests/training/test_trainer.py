@@ -56,6 +56,19 @@ def test_every_step_is_full_and_no_clip_is_left_out(num_clips: int, clips_per_st
     assert sampler.clips_of_step(first) == order[:clips_per_step]
 
 
+@pytest.mark.unit
+def test_steps_of_one_length_pad_less_and_still_see_every_clip() -> None:
+    lengths = np.random.default_rng(0).integers(10, 500, size=1000)
+    padding = {}
+    for name, known in (("plain", None), ("grouped", lengths)):
+        order = np.array(list(WholeStepSampler(1000, 8, lengths=known)))
+        assert set(order) == set(range(1000))
+        steps = lengths[order].reshape(-1, 8)
+        padding[name] = (steps.max(axis=1, keepdims=True) - steps).sum()
+        assert abs(np.corrcoef(steps.mean(axis=1), np.arange(len(steps)))[0, 1]) < 0.3  # long ones are not all last
+    assert padding["grouped"] < 0.1 * padding["plain"]
+
+
 @pytest.mark.invariant
 def test_the_order_is_keyed_by_seed_and_epoch() -> None:
     orders = []

@@ -1,4 +1,4 @@
-"""Audio transformers on codec tokens and spectrograms for Hugging Face Transformers.
+"""Audio transformers on the codes of neural codecs for Hugging Face Transformers.
 
 Importing the package registers AudioFormer with the Auto classes; everything else is loaded when it is first used.
 """

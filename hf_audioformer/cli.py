@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         import_module(COMMANDS[name].module).main(rest)
+        _leave_process_group()
     except KeyboardInterrupt as interrupt:
         return _explain(interrupt, str(interrupt) or "interrupted; run the same command again to go on", 130)
     except (ValueError, ImportError, OSError) as error:
@@ -55,6 +56,13 @@ def main(argv: list[str] | None = None) -> int:
             raise
         return _explain(error, str(error), 1)
     return 0
+
+
+def _leave_process_group() -> None:
+    """Ends what `torchrun` joined; left to the interpreter's exit it now and then aborts after all is done."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _help() -> str:

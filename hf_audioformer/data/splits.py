@@ -7,6 +7,7 @@ training part, never from the test part. All draws depend on the seed and the or
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -17,6 +18,8 @@ from .clip_table import ClipTable
 from .labels import sorted_names
 
 __all__ = ["Split", "SplitArguments", "make_splits"]
+
+logger = logging.getLogger(__name__)
 
 SplitKind = Literal["column", "folds", "drawn_folds", "fraction"]
 
@@ -145,6 +148,13 @@ def _with_validation(split: Split, targets: np.ndarray, groups: np.ndarray, argu
         return split
     train = np.asarray(split.train)
     held_out = _draw(targets[train], groups[train], arguments.validation_fraction, arguments.seed)
+    if len(np.unique(targets[train][held_out], axis=0)) < 2:
+        logger.warning(
+            "%s: %d training clips are too few to cut validation clips from; the last epoch is kept",
+            split.name,
+            len(train),
+        )
+        return split
     return Split(split.name, train[~held_out].tolist(), train[held_out].tolist(), split.test)
 
 
@@ -220,13 +230,16 @@ def _where(mask: np.ndarray) -> list[int]:
 def _check(split: Split, targets: np.ndarray, groups: np.ndarray, arguments: SplitArguments) -> None:
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     for name, indices in parts.items():
-        if not indices and name == "validation" and arguments.validation_fraction == 0:
+        if not indices and name == "validation":
             continue
         if not indices:
-            raise ValueError(f"split {split.name!r}: the {name} part is empty; check the values, fractions and groups")
+            raise ValueError(
+                f"split {split.name!r}: of {len(targets)} clips none is left for the {name} part; check the values, "
+                "fractions and groups, or add clips"
+            )
         if (targets[indices] == targets[indices[0]]).all():
             raise ValueError(
-                f"split {split.name!r}: the {len(indices)} clips of the {name} part all have one label; at least two "
+                f"split {split.name!r}: all clips of the {name} part ({len(indices)}) have one label; at least two "
                 "are needed, so enlarge its fraction or choose other values"
             )
     train, validation, test = (set(groups[indices].tolist()) for indices in parts.values())

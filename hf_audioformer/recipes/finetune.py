@@ -25,11 +25,27 @@ from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoint
 from ..training.console import quiet_transformers
 from ..training.launch import check_launch
 from ..training.model_card import write_model_card
-from ..training.output import prepare_output
+from ..training.output import check_output, prepare_output
 from ..training.results import SplitResult, chance_level, format_results, read_results, write_results
 from ..training.trainer import AudioTrainer, trainer_arguments
 
 __all__ = ["DataArguments", "FinetuneArguments", "ModelArguments", "main", "run"]
+
+
+# What the recipe sets unless the user does.
+TRAINING_DEFAULTS: dict[str, Any] = {
+    "num_train_epochs": 20,
+    "learning_rate": 5e-4,
+    "weight_decay": 0.05,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 16,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,
+    "logging_strategy": "epoch",
+    "save_total_limit": 2,
+    "dataloader_pin_memory": False,
+    "report_to": "none",
+}
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,9 @@ class FinetuneArguments:
     split: SplitArguments = field(default_factory=SplitArguments)
     augmentation: AudioAugmentation = field(default_factory=AudioAugmentation)
     model: ModelArguments = field(default_factory=ModelArguments)
-    training: dict[str, Any] = field(default_factory=dict, metadata={"keywords_of": "transformers.TrainingArguments"})
+    training: dict[str, Any] = field(
+        default_factory=lambda: dict(TRAINING_DEFAULTS), metadata={"keywords_of": "transformers.TrainingArguments"}
+    )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "stop after so many evaluations without a better validation score"}
     )
@@ -86,22 +104,6 @@ class FinetuneArguments:
     resume: bool = field(default=False, metadata={"help": "go on in output_dir: finished splits are kept"})
     overwrite: bool = field(default=False, metadata={"help": "delete what is in output_dir"})
     world_size: int | None = field(default=None, metadata={"help": "processes that must train together; checked"})
-
-
-# What the recipe sets unless the user does. Learning rate and weight decay were chosen in docs/experiments.md.
-TRAINING_DEFAULTS: dict[str, Any] = {
-    "num_train_epochs": 20,
-    "learning_rate": 5e-4,
-    "weight_decay": 0.05,
-    "per_device_train_batch_size": 16,
-    "per_device_eval_batch_size": 16,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0.1,
-    "logging_strategy": "epoch",
-    "save_total_limit": 2,
-    "dataloader_pin_memory": False,
-    "report_to": "none",
-}
 
 
 def main(argv: list[str]) -> None:
@@ -125,9 +127,10 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
     """
     use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
     state = PartialState(cpu=use_cpu)
-    arguments = replace(arguments, world_size=state.num_processes)
+    training = TRAINING_DEFAULTS | arguments.training
+    arguments = replace(arguments, world_size=state.num_processes, training=training)
     recipe = dump_config(replace(arguments, resume=False, overwrite=False))
-    prepare_output(arguments.output_dir, recipe, resume=arguments.resume, overwrite=arguments.overwrite)
+    check_output(arguments.output_dir, recipe, resume=arguments.resume, overwrite=arguments.overwrite)
     clips = read_clips(
         arguments.data.source,
         audio_column=arguments.data.audio_column,
@@ -144,6 +147,7 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
     if arguments.data.max_length_seconds is not None:
         extractor.max_length_seconds = arguments.data.max_length_seconds
     versions = encode_versions(clips, splits, extractor, arguments, device=None if use_cpu else state.device)
+    prepare_output(arguments.output_dir, recipe, resume=arguments.resume, overwrite=arguments.overwrite)
 
     results = []
     for position, split in enumerate(splits, start=1):
@@ -258,7 +262,7 @@ def _run_split(
         write_model_card(
             folder,
             result=result,
-            recipe=asdict(replace(arguments, training=TRAINING_DEFAULTS | arguments.training)),
+            recipe=asdict(arguments),
             source=arguments.data.source,
             label_names=clips.label_names,
             base_model=arguments.model.checkpoint,

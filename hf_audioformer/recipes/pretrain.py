@@ -20,10 +20,28 @@ from ..training.arguments import dump_config, parse_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints, save_final
 from ..training.console import quiet_transformers
 from ..training.launch import check_launch
-from ..training.output import prepare_output
+from ..training.output import check_output, prepare_output
 from ..training.trainer import AudioTrainer, trainer_arguments
 
 __all__ = ["PretrainArguments", "main", "run"]
+
+
+TRAINING_DEFAULTS: dict[str, Any] = {
+    "num_train_epochs": 12,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.05,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 16,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,
+    "max_grad_norm": 1.0,
+    "logging_strategy": "epoch",
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "dataloader_pin_memory": False,
+    "report_to": "none",
+}
 
 
 @dataclass(frozen=True)
@@ -78,29 +96,13 @@ class PretrainArguments:
     output_dir: str = field(metadata={"help": "where checkpoints and the final model go"})
     model: NetworkArguments = field(default_factory=NetworkArguments)
     mask: MaskArguments = field(default_factory=MaskArguments)
-    training: dict[str, Any] = field(default_factory=dict, metadata={"keywords_of": "transformers.TrainingArguments"})
+    training: dict[str, Any] = field(
+        default_factory=lambda: dict(TRAINING_DEFAULTS), metadata={"keywords_of": "transformers.TrainingArguments"}
+    )
     seed: int = field(default=0, metadata={"help": "seed of the weights, the order and the masks"})
     resume: bool = field(default=False, metadata={"help": "go on from the newest complete checkpoint"})
     overwrite: bool = field(default=False, metadata={"help": "delete what is in output_dir"})
     world_size: int | None = field(default=None, metadata={"help": "processes that must train together; checked"})
-
-
-TRAINING_DEFAULTS: dict[str, Any] = {
-    "num_train_epochs": 12,
-    "learning_rate": 1e-3,
-    "weight_decay": 0.05,
-    "per_device_train_batch_size": 16,
-    "per_device_eval_batch_size": 16,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0.1,
-    "max_grad_norm": 1.0,
-    "logging_strategy": "epoch",
-    "eval_strategy": "epoch",
-    "save_strategy": "epoch",
-    "save_total_limit": 2,
-    "dataloader_pin_memory": False,
-    "report_to": "none",
-}
 
 
 def main(argv: list[str]) -> None:
@@ -127,18 +129,21 @@ def run(arguments: PretrainArguments) -> dict[str, float]:
     """
     use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
     state = PartialState(cpu=use_cpu)
-    arguments = replace(arguments, world_size=state.num_processes)
+    training = TRAINING_DEFAULTS | arguments.training
+    arguments = replace(arguments, world_size=state.num_processes, training=training)
     recipe = dump_config(replace(arguments, resume=False, overwrite=False))
-    prepare_output(arguments.output_dir, recipe, resume=arguments.resume, overwrite=arguments.overwrite)
+    check_output(arguments.output_dir, recipe, resume=arguments.resume, overwrite=arguments.overwrite)
     folder = Path(arguments.output_dir)
     measures_file = folder / "measures.json"
-    if measures_file.is_file():
+    if arguments.resume and measures_file.is_file():
+        print(f"The model in {folder} is finished; its measures are in {measures_file}")
         return json.loads(measures_file.read_text(encoding="utf-8"))
 
     extractor = load_extractor(arguments.model)
     device = None if use_cpu else state.device
     tables = _read_sources(arguments.data)
     codes = [ids for clips in tables for ids in _encode(clips, extractor, arguments.data.skip_bad, device)]
+    prepare_output(arguments.output_dir, recipe, resume=arguments.resume, overwrite=arguments.overwrite)
     training_codes, validation_codes = _divide(codes, arguments.data.validation_fraction, arguments.seed)
     set_seed(arguments.seed)
     model = build_model(arguments.model, extractor)

@@ -53,7 +53,7 @@ Chance is {chance:.3f} ({metric}). Clips: {clips}. Training took {seconds:.0f} s
 ```yaml
 {recipe}```
 
-## Limits
+{licence}## Limits
 
 Measured on the test clips of {source} alone. Other microphones, rooms, speakers or sources of sound
 than those trained on were not tested. Scores are not calibrated probabilities.
@@ -61,6 +61,16 @@ than those trained on were not tested. Scores are not calibrated probabilities.
 ## Environment
 
 {environment}
+"""
+
+
+# For what starts from the bundled checkpoint; of other checkpoints and their codecs the licence is not known here.
+BUNDLED_LICENCE = """## Licence
+
+CC BY-SA 4.0: the weights started from, and the codec in `codec/`, are the small ones of hf_audioformer, trained on
+ESC-10 (K. J. Piczak; CC0 and CC BY 3.0) and the Free Spoken Digit Dataset (Z. Jackson and contributors; CC BY-SA 4.0).
+The cards `audioformer-small.md` and `audioformer-codec-small.md` of the package name all authors.
+
 """
 
 
@@ -90,6 +100,7 @@ def write_model_card(
     base = "the small checkpoint of the package hf_audioformer" if base_model is None else f"`{_public(base_model)}`"
     is_hub_base = base_model is not None and not Path(base_model).exists()
     data = ModelCardData(
+        license=None if base_model else "cc-by-sa-4.0",
         library_name="transformers",
         pipeline_tag="audio-classification",
         tags=["audioformer", "audio-classification", "hf_audioformer"],
@@ -118,6 +129,7 @@ def write_model_card(
         clips=", ".join(f"{count} {part}" for part, count in result.num_clips.items()),
         seconds=result.seconds,
         history=_history_rows(history),
+        licence="" if base_model else BUNDLED_LICENCE,
         recipe=yaml.safe_dump(_public(recipe), sort_keys=False, allow_unicode=True),
         environment="\n".join(f"* {package} {version(package)}" for package in PACKAGES)
         + f"\n* Python {platform.python_version()}",

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from accelerate import PartialState
 
-__all__ = ["RECIPE_FILE", "prepare_output"]
+__all__ = ["RECIPE_FILE", "check_output", "prepare_output"]
 
 RECIPE_FILE = "recipe.yaml"
 
@@ -17,10 +17,10 @@ RECIPE_FILE = "recipe.yaml"
 _FREE = frozenset({"output_dir", "resume", "overwrite", "split.run_folds"})
 
 
-def prepare_output(output_dir: str, recipe: str, *, resume: bool, overwrite: bool) -> None:
-    """Makes the folder, with the settings `recipe` (YAML) in it, or makes sure that training there can go on.
+def check_output(output_dir: str, recipe: str, *, resume: bool, overwrite: bool) -> None:
+    """Makes sure that a run with the settings `recipe` (YAML) may write there; changes nothing.
 
-    A folder is emptied only if `overwrite` is set and it was made here.
+    Recipes call it first, and `prepare_output` once their data is read, so that a mistyped source costs no earlier run.
 
     Raises:
         FileExistsError: The folder holds something, and neither `resume` nor `overwrite` is set, or it is not ours.
@@ -28,7 +28,6 @@ def prepare_output(output_dir: str, recipe: str, *, resume: bool, overwrite: boo
     """
     if resume and overwrite:
         raise ValueError("resume and overwrite are both set; resume goes on in output_dir, overwrite deletes it")
-    state = PartialState()
     folder = Path(output_dir)
     earlier = folder / RECIPE_FILE
     if folder.is_dir() and any(folder.iterdir()):
@@ -44,14 +43,25 @@ def prepare_output(output_dir: str, recipe: str, *, resume: bool, overwrite: boo
             )
         if resume:
             _check_same(yaml.safe_load(earlier.read_text(encoding="utf-8")), yaml.safe_load(recipe), folder)
+
+
+def prepare_output(output_dir: str, recipe: str, *, resume: bool, overwrite: bool) -> None:
+    """Makes the folder with the settings in it, emptying one that was made here if `overwrite` is set.
+
+    Raises:
+        FileExistsError, ValueError: As `check_output`.
+    """
+    check_output(output_dir, recipe, resume=resume, overwrite=overwrite)
+    state = PartialState()
+    folder = Path(output_dir)
     state.wait_for_everyone()
     if state.is_main_process:
         if overwrite and folder.is_dir():
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = earlier.with_suffix(".tmp")
+        temporary = folder / f"{RECIPE_FILE}.tmp"
         temporary.write_text(recipe, encoding="utf-8")
-        os.replace(temporary, earlier)
+        os.replace(temporary, folder / RECIPE_FILE)
     state.wait_for_everyone()
 
 

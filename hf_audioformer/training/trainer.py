@@ -41,6 +41,8 @@ def trainer_arguments(
     for name, own in _OWN_SETTINGS.items():
         if name in chosen:
             raise ValueError(f"training.{name} is not read; set {own} instead")
+    # Every weight of our models takes part in every step, so that DDP need not look for ones that do not.
+    defaults = {"ddp_find_unused_parameters": False, **defaults}
     settings = {**defaults, **chosen, "output_dir": output_dir, "seed": seed, "use_cpu": use_cpu}
     settings |= {"remove_unused_columns": False, "restore_callback_states_from_checkpoint": True}
     try:

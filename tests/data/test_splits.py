@@ -183,11 +183,11 @@ def test_settings_out_of_range(settings_given: dict[str, Any], message: str) -> 
                 "test_values": [],
                 "validation_fraction": 0,
             },
-            "test part is empty",
+            "none is left for the test part",
         ),
         (
             {"kind": "column", "column": "part", "validation_values": ["dev"]},
-            "2 clips of the validation part all have one",
+            "all clips of the validation part \\(2\\) have one",
         ),
         (
             {"kind": "folds", "column": "part", "run_folds": ["tset"]},
@@ -198,7 +198,7 @@ def test_settings_out_of_range(settings_given: dict[str, Any], message: str) -> 
             {"kind": "folds", "column": "part", "group_column": "pair", "validation_fraction": 0},
             "'1' of group_column 'pair' lies in two parts",
         ),
-        ({"group_column": "one"}, "train part is empty"),
+        ({"group_column": "one"}, "none is left for the train part"),
     ],
 )
 def test_clips_that_do_not_fit(settings_given: dict[str, Any], message: str) -> None:
@@ -213,3 +213,11 @@ def test_clips_that_do_not_fit(settings_given: dict[str, Any], message: str) -> 
         clips = clips.select(range(6))
     with pytest.raises(ValueError, match=message):
         make_splits(clips, SplitArguments(**settings_given))
+
+
+@pytest.mark.unit
+def test_too_few_clips_for_validation_train_without_it(caplog: pytest.LogCaptureFixture) -> None:
+    (split,) = make_splits(clip_table([0, 1] * 3), SplitArguments(test_fraction=0.34))
+    assert split.validation == []
+    assert set(split.train) | set(split.test) == set(range(6))
+    assert "4 training clips are too few to cut validation clips from" in caplog.text

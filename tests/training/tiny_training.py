@@ -73,6 +73,8 @@ def main() -> None:
         if os.environ.get("RANK", "0") == "0":
             save_file({name: value.detach() for name, value in parameters.items()}, f"{folder}/{problem}.safetensors")
             Path(folder, f"{problem}.json").write_text(json.dumps(report))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

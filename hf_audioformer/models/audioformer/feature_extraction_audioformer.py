@@ -260,10 +260,11 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
     ) -> list[str]:
         """Saves `preprocessor_config.json` and, with `include_codec`, the codec in the subfolder `codec/`.
 
-        By default a codec from a local folder is included and one from the Hub is kept as a pinned reference.
+        By default a codec from a local folder or from inside a checkpoint is included, and one with a Hub repository
+        of its own is kept as a reference.
         """
         if include_codec is None:
-            include_codec = self.codec is not None and Path(self.codec).is_dir()
+            include_codec = self.codec is not None and (Path(self.codec).is_dir() or bool(self.codec_subfolder))
         saved = copy.copy(self)
         if include_codec:
             self.load_codec().save_pretrained(Path(save_directory) / CODEC_SUBFOLDER)
@@ -281,7 +282,8 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
         loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         extractor = loaded[0] if isinstance(loaded, tuple) else loaded
         if extractor.codec is None:
-            extractor.codec = str(pretrained_model_name_or_path)
+            path = os.fspath(pretrained_model_name_or_path)
+            extractor.codec = os.path.abspath(path) if os.path.isdir(path) else path
             extractor.codec_revision = kwargs.get("revision")
             extractor.codec_subfolder = "/".join(filter(None, (kwargs.get("subfolder"), CODEC_SUBFOLDER)))
         return loaded

@@ -25,7 +25,7 @@ from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoint
 from ..training.console import quiet_transformers
 from ..training.launch import check_launch
 from ..training.model_card import write_model_card
-from ..training.output import check_output, prepare_output
+from ..training.output import check_output, prepare_output, resumable
 from ..training.results import SplitResult, chance_level, format_results, read_results, write_results
 from ..training.trainer import AudioTrainer, trainer_arguments
 
@@ -109,13 +109,8 @@ class FinetuneArguments:
 def main(argv: list[str]) -> None:
     """Runs the recipe from a config file and command-line options."""
     arguments = parse_config(FinetuneArguments, argv, description=__doc__ or "")
-    try:
+    with resumable(arguments.output_dir):
         run(arguments)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; the same command with --resume true goes on from the last checkpoint in "
-            f"{arguments.output_dir}"
-        ) from None
 
 
 def run(arguments: FinetuneArguments) -> list[SplitResult]:

@@ -20,7 +20,7 @@ from ..training.arguments import dump_config, parse_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints, save_final
 from ..training.console import quiet_transformers
 from ..training.launch import check_launch
-from ..training.output import check_output, prepare_output
+from ..training.output import check_output, prepare_output, resumable
 from ..training.trainer import AudioTrainer, trainer_arguments
 
 __all__ = ["PretrainArguments", "main", "run"]
@@ -108,13 +108,8 @@ class PretrainArguments:
 def main(argv: list[str]) -> None:
     """Runs the recipe from a config file and command-line options."""
     arguments = parse_config(PretrainArguments, argv, description=__doc__ or "")
-    try:
+    with resumable(arguments.output_dir):
         run(arguments)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted; the same command with --resume true goes on from the last checkpoint in "
-            f"{arguments.output_dir}"
-        ) from None
 
 
 def run(arguments: PretrainArguments) -> dict[str, float]:

@@ -3,13 +3,14 @@
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from accelerate import PartialState
 
-__all__ = ["RECIPE_FILE", "check_output", "prepare_output"]
+__all__ = ["RECIPE_FILE", "check_output", "prepare_output", "resumable"]
 
 RECIPE_FILE = "recipe.yaml"
 
@@ -63,6 +64,17 @@ def prepare_output(output_dir: str, recipe: str, *, resume: bool, overwrite: boo
         temporary.write_text(recipe, encoding="utf-8")
         os.replace(temporary, folder / RECIPE_FILE)
     state.wait_for_everyone()
+
+
+@contextmanager
+def resumable(output_dir: str) -> Iterator[None]:
+    """Lets Ctrl-C say how the run that writes to `output_dir` goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; the same command with --resume true goes on from the last checkpoint in {output_dir}"
+        ) from None
 
 
 def _check_same(earlier: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

@@ -57,6 +57,18 @@ def test_bad_clips_are_left_out_and_listed(
     assert caplog.messages == ["left out 1 of 6 clips:", "  clip_3.wav cannot be opened"]
 
 
+@pytest.mark.invariant
+def test_batches_give_the_same_codes_and_name_the_same_bad_clip(tiny_extractor: AudioFormerFeatureExtractor) -> None:
+    def load(index: int) -> Mapping[str, Any]:
+        return loader(3)(index) | {"sampling_rate": (8_000, 16_000)[index // 2 % 2]}
+
+    one_by_one, batched = (encode_clips(load, NAMES, tiny_extractor, skip_bad=True, batch_size=size) for size in (1, 4))
+    assert batched.failures == one_by_one.failures == {3: "clip_3.wav cannot be opened"}
+    assert list(batched.input_ids) == list(one_by_one.input_ids)
+    for index, ids in batched.input_ids.items():
+        np.testing.assert_array_equal(ids, one_by_one.input_ids[index])
+
+
 @pytest.mark.fault
 def test_many_bad_clips_are_no_accident(tiny_extractor: AudioFormerFeatureExtractor) -> None:
     with pytest.raises(ValueError, match=r"2 of 6 clips cannot be used, more than 20%; the first: clip_2.wav: "):

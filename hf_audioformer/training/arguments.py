@@ -76,9 +76,8 @@ def _settings(cls: Any, prefix: str = "", base: Any = None) -> dict[str, _Settin
             target_hints = get_type_hints(target)
             for option in _init_fields(target):
                 value = (default or {}).get(option.name, _ABSENT)
-                settings[f"{key}.{option.name}"] = _Setting(
-                    target_hints[option.name], value, f"a field of {field.metadata['keywords_of']}"
-                )
+                help_text = f"a field of {field.metadata['keywords_of']}" if value is _ABSENT else ""
+                settings[f"{key}.{option.name}"] = _Setting(target_hints[option.name], value, help_text)
         else:
             settings[key] = _Setting(annotation, default, field.metadata.get("help", ""))
     return settings

@@ -1,8 +1,11 @@
-"""All speed comparisons: `python -m benchmarks` (a few minutes on two cores)."""
+"""All speed comparisons: `python -m benchmarks` (a few minutes on two cores).
 
-from benchmarks import codec_speed, model_speed
+Each runs in a process of its own: memory that an earlier one has touched makes the next one faster.
+"""
 
-if __name__ == "__main__":
-    model_speed.main([])
+import subprocess
+import sys
+
+for name in ("model_speed", "codec_speed"):
+    subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
     print()
-    codec_speed.main([])

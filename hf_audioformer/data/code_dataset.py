@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-__all__ = ["CodeAugmentation", "CodeDataset"]
+__all__ = ["CodeAugmentation", "CodeDataset", "CodeVersion"]
+
+
+@dataclass(frozen=True)
+class CodeVersion:
+    """A clip as it was encoded once: `input_ids`, int64 (frames,) or (frames, num_codebooks)."""
+
+    input_ids: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -35,10 +42,11 @@ class CodeAugmentation:
         if self.crop_frames is not None and self.crop_frames < 1:
             raise ValueError(f"crop_frames must be at least 1, got {self.crop_frames}")
 
-    def __call__(self, versions: Sequence[np.ndarray], epoch: int, clip_index: int) -> np.ndarray:
-        """Ids (frames,) or (frames, codebooks) made from one of the `versions` of a clip."""
+    def __call__(self, versions: Sequence[CodeVersion], epoch: int, clip_index: int) -> CodeVersion:
+        """One of the `versions` of a clip, with changed ids."""
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch, clip_index])))
-        ids = versions[int(random.integers(len(versions)))]
+        version = versions[int(random.integers(len(versions)))]
+        ids = version.input_ids
         frames = np.flatnonzero((ids.reshape(len(ids), -1) < self.codebook_size).all(axis=1))
         if self.crop_frames is not None and len(frames) > self.crop_frames:
             start = random.integers(len(frames) - self.crop_frames + 1)
@@ -48,7 +56,7 @@ class CodeAugmentation:
         masked = random.choice(frames, size=int(self.mask_rate * len(frames)), replace=False)
         ids = ids.copy()
         ids[masked] = self.codebook_size + 2
-        return ids
+        return replace(version, input_ids=ids)
 
 
 class CodeDataset(Dataset):
@@ -65,7 +73,7 @@ class CodeDataset(Dataset):
 
     def __init__(
         self,
-        versions: Sequence[Sequence[np.ndarray]],
+        versions: Sequence[Sequence[CodeVersion]],
         targets: np.ndarray | None = None,
         augmentation: CodeAugmentation | None = None,
         names: Sequence[str] | None = None,
@@ -86,8 +94,8 @@ class CodeDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         versions = self.versions[index]
-        ids = versions[0] if self.augmentation is None else self.augmentation(versions, int(self._epoch), index)
-        item: dict[str, Any] = {"input_ids": ids, "clip_index": index}
+        version = versions[0] if self.augmentation is None else self.augmentation(versions, int(self._epoch), index)
+        item: dict[str, Any] = {"input_ids": version.input_ids, "clip_index": index}
         if self.targets is not None:
             item["labels"] = self.targets[index]
         return item

@@ -12,11 +12,10 @@ from accelerate import PartialState
 from transformers import AutoFeatureExtractor, EarlyStoppingCallback, EvalPrediction, TrainingArguments, set_seed
 
 from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerForAudioClassification, assets
-from ..audio import Audio
-from ..audio.augment import AudioAugmentation, apply_change
-from ..codes import encode_clips
+from ..audio.augment import AudioAugmentation
 from ..data import ClipTable, read_clips
-from ..data.code_dataset import CodeAugmentation, CodeDataset
+from ..data.clip_codes import codes_of_clips
+from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
 from ..data.collators import CodeCollator
 from ..data.splits import Split, SplitArguments, make_splits
 from ..metrics import classification_metrics
@@ -141,7 +140,15 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
     extractor = load_extractor(source)
     if arguments.data.max_length_seconds is not None:
         extractor.max_length_seconds = arguments.data.max_length_seconds
-    versions = encode_versions(clips, splits, extractor, arguments, device=None if use_cpu else state.device)
+    versions = codes_of_clips(
+        clips,
+        extractor,
+        changed=sorted({index for split in splits for index in split.train}),
+        augmentation=arguments.augmentation,
+        seed=arguments.seed,
+        skip_bad=arguments.data.skip_bad,
+        device=None if use_cpu else state.device,
+    )
     prepare_output(arguments.output_dir, recipe, resume=arguments.resume, overwrite=arguments.overwrite)
 
     results = []
@@ -172,40 +179,10 @@ def load_extractor(source: str) -> AudioFormerFeatureExtractor:
     return extractor
 
 
-def encode_versions(
-    clips: ClipTable,
-    splits: Sequence[Split],
-    extractor: AudioFormerFeatureExtractor,
-    arguments: FinetuneArguments,
-    device: Any,
-) -> dict[int, list[np.ndarray]]:
-    """Codes of each clip that can be read, by its index: as it is, then the changed versions of training clips."""
-    encoded = encode_clips(clips.load, clips.ids, extractor, skip_bad=arguments.data.skip_bad, device=device)
-    versions = {index: [ids] for index, ids in encoded.input_ids.items()}
-    trained = sorted({index for split in splits for index in split.train} & versions.keys())
-    for copy in range(arguments.augmentation.copies):
-
-        def load_changed(position: int, copy: int = copy) -> Audio:
-            index = trained[position]
-            return apply_change(clips.load(index), arguments.augmentation.draw(arguments.seed, copy, index))
-
-        changed = encode_clips(
-            load_changed,
-            [clips.ids[index] for index in trained],
-            extractor,
-            skip_bad=arguments.data.skip_bad,
-            device=device,
-            description=f"encode changed copy {copy + 1}",
-        )
-        for position, ids in changed.input_ids.items():
-            versions[trained[position]].append(ids)
-    return versions
-
-
 def _run_split(
     clips: ClipTable,
     split: Split,
-    versions: dict[int, list[np.ndarray]],
+    versions: dict[int, list[CodeVersion]],
     extractor: AudioFormerFeatureExtractor,
     source: str,
     arguments: FinetuneArguments,
@@ -307,7 +284,7 @@ def _describe(split: Split, clips: ClipTable) -> str:
     return f"{split.name}: {counts} clips of {len(clips.label_names)} classes"
 
 
-def _dataset(clips: ClipTable, indices: list[int], versions: dict[int, list[np.ndarray]]) -> CodeDataset:
+def _dataset(clips: ClipTable, indices: list[int], versions: dict[int, list[CodeVersion]]) -> CodeDataset:
     return CodeDataset(
         [versions[index] for index in indices], clips.targets(indices), names=[clips.ids[index] for index in indices]
     )

@@ -12,9 +12,9 @@ from accelerate import PartialState
 from transformers import EvalPrediction, set_seed
 
 from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerForMaskedLM, assets
-from ..codes import encode_clips
 from ..data import ClipTable, read_clips
-from ..data.code_dataset import CodeAugmentation, CodeDataset
+from ..data.clip_codes import codes_of_clips
+from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
 from ..data.collators import MaskedCodeCollator
 from ..training.arguments import dump_config, parse_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints, save_final
@@ -137,7 +137,11 @@ def run(arguments: PretrainArguments) -> dict[str, float]:
     extractor = load_extractor(arguments.model)
     device = None if use_cpu else state.device
     tables = _read_sources(arguments.data)
-    codes = [ids for clips in tables for ids in _encode(clips, extractor, arguments.data.skip_bad, device)]
+    codes = [
+        versions[0].input_ids
+        for clips in tables
+        for versions in codes_of_clips(clips, extractor, skip_bad=arguments.data.skip_bad, device=device).values()
+    ]
     prepare_output(arguments.output_dir, recipe, resume=arguments.resume, overwrite=arguments.overwrite)
     training_codes, validation_codes = _divide(codes, arguments.data.validation_fraction, arguments.seed)
     set_seed(arguments.seed)
@@ -201,8 +205,10 @@ def build_trainer(
             seed=arguments.seed,
             use_cpu=use_cpu,
         ),
-        train_dataset=CodeDataset([[ids] for ids in training_codes], augmentation=_crop(arguments, extractor)),
-        eval_dataset=CodeDataset([[ids] for ids in validation_codes]),
+        train_dataset=CodeDataset(
+            [[CodeVersion(ids)] for ids in training_codes], augmentation=_crop(arguments, extractor)
+        ),
+        eval_dataset=CodeDataset([[CodeVersion(ids)] for ids in validation_codes]),
         data_collator=collator,
         eval_collator=replace(collator),
         compute_metrics=_masked_accuracy,
@@ -285,13 +291,6 @@ def _without(clips: ClipTable, column: str, value: str) -> ClipTable:
     if column not in clips.table.column_names:
         return clips
     return clips.select([index for index, found in enumerate(clips.column(column)) if str(found) != value])
-
-
-def _encode(
-    clips: ClipTable, extractor: AudioFormerFeatureExtractor, skip_bad: bool, device: torch.device | None
-) -> list[np.ndarray]:
-    encoded = encode_clips(clips.load, clips.ids, extractor, skip_bad=skip_bad, device=device)
-    return [encoded.input_ids[index] for index in sorted(encoded.input_ids)]
 
 
 def _divide(codes: list[np.ndarray], fraction: float, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:

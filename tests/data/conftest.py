@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from ..fixtures_recipes import one_thread, tiny_codec, tiny_extractor, tone_csv, tone_folder
+
+__all__ = ["one_thread", "tiny_codec", "tiny_extractor", "tone_csv", "tone_folder"]
+
 
 @pytest.fixture
 def wav() -> bytes:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from hf_audioformer.data.code_dataset import CodeAugmentation, CodeDataset
+from hf_audioformer.data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
 
 CODEBOOK_SIZE = 64
 BOA, EOA, MASK = CODEBOOK_SIZE, CODEBOOK_SIZE + 1, CODEBOOK_SIZE + 2
@@ -44,7 +44,7 @@ def test_crop_and_mask_keep_the_boundaries_and_the_order(
 ) -> None:
     source = clip(frames, num_codebooks)
     before = source.copy()
-    ids = CodeAugmentation(CODEBOOK_SIZE, mask_rate, crop_frames)([source], epoch, index)
+    ids = CodeAugmentation(CODEBOOK_SIZE, mask_rate, crop_frames)([CodeVersion(source)], epoch, index).input_ids
     kept = min(frames, crop_frames or frames)
     assert ids.shape == (kept + 2, *source.shape[1:])
     assert ids.dtype == source.dtype
@@ -60,7 +60,7 @@ def test_crop_and_mask_keep_the_boundaries_and_the_order(
 
 @pytest.mark.unit
 def test_clips_without_boundaries_are_cropped_too() -> None:
-    ids = CodeAugmentation(CODEBOOK_SIZE, crop_frames=5)([clip(20)[1:-1]], 0, 0)
+    ids = CodeAugmentation(CODEBOOK_SIZE, crop_frames=5)([CodeVersion(clip(20)[1:-1])], 0, 0).input_ids
     assert len(ids) == 5
     assert ids.max() < CODEBOOK_SIZE
 
@@ -71,7 +71,8 @@ def test_draws_are_keyed_by_seed_epoch_and_clip() -> None:
     keys = [(seed, epoch, index) for seed in range(2) for epoch in range(2) for index in range(2)]
 
     def draw(seed: int, epoch: int, index: int) -> np.ndarray:
-        return CodeAugmentation(CODEBOOK_SIZE, mask_rate=0.3, crop_frames=100, seed=seed)([source], epoch, index)
+        augmentation = CodeAugmentation(CODEBOOK_SIZE, mask_rate=0.3, crop_frames=100, seed=seed)
+        return augmentation([CodeVersion(source)], epoch, index).input_ids
 
     drawn = {draw(*key).tobytes() for key in keys}
     assert len(drawn) == len(keys)
@@ -80,7 +81,7 @@ def test_draws_are_keyed_by_seed_epoch_and_clip() -> None:
 
 @pytest.mark.unit
 def test_all_versions_of_a_clip_are_used_in_training_and_only_the_first_elsewhere() -> None:
-    versions = [np.array([BOA, code, EOA]) for code in range(3)]
+    versions = [CodeVersion(np.array([BOA, code, EOA])) for code in range(3)]
     trained = CodeDataset([versions], augmentation=CodeAugmentation(CODEBOOK_SIZE))
     seen = set()
     for epoch in range(30):
@@ -92,8 +93,8 @@ def test_all_versions_of_a_clip_are_used_in_training_and_only_the_first_elsewher
 
 @pytest.mark.unit
 def test_items_hold_index_and_labels_if_there_are_any() -> None:
-    assert CodeDataset([[clip(3)], [clip(4)]])[1].keys() == {"input_ids", "clip_index"}
-    labelled = CodeDataset([[clip(3)], [clip(4)]], targets=np.array([5, 7]))
+    assert CodeDataset([[CodeVersion(clip(3))], [CodeVersion(clip(4))]])[1].keys() == {"input_ids", "clip_index"}
+    labelled = CodeDataset([[CodeVersion(clip(3))], [CodeVersion(clip(4))]], targets=np.array([5, 7]))
     assert len(labelled) == 2
     assert (labelled[1]["labels"], labelled[1]["clip_index"]) == (7, 1)
 
@@ -101,7 +102,7 @@ def test_items_hold_index_and_labels_if_there_are_any() -> None:
 @pytest.mark.invariant
 @pytest.mark.parametrize("persistent", [False, True])
 def test_workers_draw_the_same_and_see_each_epoch(persistent: bool) -> None:
-    versions = [[clip(30 + index, seed=index)] for index in range(8)]
+    versions = [[CodeVersion(clip(30 + index, seed=index))] for index in range(8)]
     here, there = (CodeDataset(versions, augmentation=CodeAugmentation(CODEBOOK_SIZE, 0.3, 20)) for _ in range(2))
     workers = DataLoader(there, batch_size=None, num_workers=2, persistent_workers=persistent)
     epochs = []

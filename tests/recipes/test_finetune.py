@@ -21,7 +21,7 @@ from transformers import AutoModelForAudioClassification, TrainerCallback, pipel
 from hf_audioformer import cli, load_audio, read_clips
 from hf_audioformer.data.splits import SplitArguments, make_splits
 from hf_audioformer.recipes import finetune
-from hf_audioformer.recipes.finetune import DataArguments, FinetuneArguments, ModelArguments, encode_versions
+from hf_audioformer.recipes.finetune import DataArguments, FinetuneArguments, ModelArguments
 from hf_audioformer.training.arguments import dump_config
 from hf_audioformer.training.results import read_results
 
@@ -350,18 +350,6 @@ def test_bad_clips_are_named_or_left_out(
     assert sum(result.num_clips.values()) == 23
     assert "left out 1 of 24 clips:" in caplog.messages
     assert any("low/3.wav" in message and "truncated" in message for message in caplog.messages)
-
-
-@pytest.mark.unit
-def test_only_training_clips_get_changed_copies(arguments: FinetuneArguments, tiny_extractor: Any) -> None:
-    arguments = replace(arguments, augmentation=replace(arguments.augmentation, copies=2))
-    clips = read_clips(arguments.data.source)
-    (split,) = make_splits(clips, arguments.split)
-    versions = encode_versions(clips, [split], tiny_extractor, arguments, device=None)
-    assert {index for index, found in versions.items() if len(found) == 3} == set(split.train)
-    assert {index for index, found in versions.items() if len(found) == 1} == {*split.validation, *split.test}
-    first = versions[split.train[0]]
-    assert len({ids.tobytes() for ids in first}) == 3
 
 
 @pytest.mark.unit

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 
 from hf_audioformer import AudioFormerForAudioClassification, AudioFormerForMaskedLM
 from hf_audioformer.data import CodeCollator, MaskedCodeCollator
-from hf_audioformer.data.code_dataset import CodeAugmentation, CodeDataset
+from hf_audioformer.data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
 from hf_audioformer.training.checkpoints import newest_complete_checkpoint
 from hf_audioformer.training.trainer import AudioTrainer, WholeStepSampler, trainer_arguments
 
@@ -27,7 +27,7 @@ DEFAULTS = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "save_strat
 
 def clips(count: int = 10, **settings: Any) -> CodeDataset:
     codes = np.random.default_rng(0).integers(CODEBOOK_SIZE, size=(count, 20, 2))
-    return CodeDataset([[code] for code in codes], np.arange(count) % 2, **settings)
+    return CodeDataset([[CodeVersion(code)] for code in codes], np.arange(count) % 2, **settings)
 
 
 def classifier() -> AudioFormerForAudioClassification:
@@ -148,7 +148,7 @@ class _NanFrom(AudioFormerForAudioClassification):
 @pytest.mark.fault
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change_and_names_the_clips(tmp_path: Path) -> None:
     dataset = clips(names=[f"clip_{index}" for index in range(10)])
-    dataset.versions[7][0][0] = 0
+    dataset.versions[7][0].input_ids[0] = 0
     model = _NanFrom(tiny_config(num_labels=2))
     trained = trainer(tmp_path, dataset, model, save_strategy="steps", save_steps=1)
     step = next(step for step in range(3) if 7 in trained.sampler.clips_of_step(step))

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ..models.audioformer.configuration_audioformer import special_token_id
+
 __all__ = ["CodeAugmentation", "CodeDataset", "CodeVersion"]
 
 
@@ -25,7 +27,7 @@ class CodeAugmentation:
     """What happens to the codes of a clip each time it is seen in training.
 
     One of its encoded versions is taken, a stretch of `crop_frames` is cut from a longer clip, and `mask_rate` of the
-    frames become MASK, whose id is `codebook_size` + 2. BOA and EOA stay where they are.
+    frames become MASK. BOA and EOA stay where they are.
 
     Raises:
         ValueError: a rate outside [0, 1) or a crop below one frame.
@@ -55,7 +57,7 @@ class CodeAugmentation:
             frames = frames[: self.crop_frames]
         masked = random.choice(frames, size=int(self.mask_rate * len(frames)), replace=False)
         ids = ids.copy()
-        ids[masked] = self.codebook_size + 2
+        ids[masked] = special_token_id(self.codebook_size, "mask")
         return replace(version, input_ids=ids)
 
 

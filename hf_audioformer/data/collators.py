@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..models.audioformer.configuration_audioformer import special_token_id
+
 __all__ = ["CodeCollator", "MaskedCodeCollator"]
 
 IGNORED_LABEL = -100
@@ -49,7 +51,7 @@ class MaskedCodeCollator:
     """Pads code sequences and hides a share of the codes, to be predicted.
 
     Returns `input_ids` with hidden codes, `attention_mask`, and `labels` = the true code where one was hidden, -100
-    elsewhere. Token ids follow the codes: BOA = codebook_size, EOA + 1, MASK + 2, PAD + 3; only codes are ever hidden.
+    elsewhere. Only codes are ever hidden, never the special tokens.
 
     `rate` of the frames of a clip are hidden, in spans of `span_frames`. A hidden code becomes MASK, a random code, or
     stays, with the probabilities `mask_share`, `random_share` and the rest. Of several codebooks whole frames are
@@ -89,11 +91,11 @@ class MaskedCodeCollator:
 
     @property
     def mask_token_id(self) -> int:
-        return self.codebook_size + 2
+        return special_token_id(self.codebook_size, "mask")
 
     @property
     def pad_token_id(self) -> int:
-        return self.codebook_size + 3
+        return special_token_id(self.codebook_size, "pad")
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other masks from now on; call it before the epoch's first batch is asked for."""

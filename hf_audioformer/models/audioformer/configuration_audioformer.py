@@ -11,6 +11,11 @@ ProblemType = Literal["regression", "single_label_classification", "multi_label_
 SPECIAL_TOKENS = ("boa", "eoa", "mask", "pad")
 
 
+def special_token_id(codebook_size: int, name: str) -> int:
+    """The id of the special token `"boa"`, `"eoa"`, `"mask"` or `"pad"` beside `codebook_size` codes."""
+    return codebook_size + SPECIAL_TOKENS.index(name)
+
+
 @strict
 class AudioFormerConfig(PreTrainedConfig):
     r"""Configuration of an AudioFormer: a rotary-position encoder over the codes of a neural audio codec.
@@ -89,9 +94,9 @@ class AudioFormerConfig(PreTrainedConfig):
         rope_type = (self.rope_parameters or {}).get("rope_type", "default")
         if rope_type != "default":  # the scaled kinds need a longest length, and AudioFormer has none
             raise ValueError(f'rope_parameters["rope_type"] is "{rope_type}"; only "default" is allowed.')
-        for offset, name in enumerate(SPECIAL_TOKENS):
+        for name in SPECIAL_TOKENS:
             if getattr(self, f"{name}_token_id") is None:
-                setattr(self, f"{name}_token_id", self.codebook_size + offset)
+                setattr(self, f"{name}_token_id", special_token_id(self.codebook_size, name))
         if self.vocab_size is None:
             self.vocab_size = self.codebook_size + len(SPECIAL_TOKENS)
         if self.classifier_dropout is None:

@@ -15,7 +15,7 @@ from transformers import BatchFeature, SequenceFeatureExtractor
 from transformers.utils import TensorType
 
 from .codec_audioformer import AudioCodec
-from .configuration_audioformer import SPECIAL_TOKENS
+from .configuration_audioformer import special_token_id
 
 DEFAULT_CODEC = "facebook/encodec_24khz"
 DEFAULT_CODEC_REVISION = "c1dbe2ae3f1de713481a3b3e7c47f357092ee040"
@@ -92,7 +92,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
         super().__init__(
             feature_size=num_codebooks,
             sampling_rate=sampling_rate,
-            padding_value=codebook_size + SPECIAL_TOKENS.index("pad"),
+            padding_value=special_token_id(codebook_size, "pad"),
             return_attention_mask=return_attention_mask,
             padding_side=padding_side,
             **kwargs,
@@ -143,7 +143,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
 
     def special_token_id(self, name: str) -> int:
         """The id of `"boa"`, `"eoa"`, `"mask"` or `"pad"`."""
-        return self.codebook_size + SPECIAL_TOKENS.index(name)
+        return special_token_id(self.codebook_size, name)
 
     def __call__(
         self,

@@ -17,9 +17,16 @@ __all__ = ["CodeAugmentation", "CodeDataset", "CodeVersion"]
 
 @dataclass(frozen=True)
 class CodeVersion:
-    """A clip as it was encoded once: `input_ids`, int64 (frames,) or (frames, num_codebooks)."""
+    """A clip as it was encoded once.
+
+    Args:
+        input_ids: int64 (frames,) or (frames, num_codebooks).
+        targets: Labels of this version where they are not the clip's own, because its sound was mixed with another's:
+            float32 (classes,), probabilities or, for several labels per clip, the share of each.
+    """
 
     input_ids: np.ndarray
+    targets: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,13 @@ class CodeDataset(Dataset):
 
     Args:
         versions: For each clip its encoded versions, the unchanged one first; without augmentation that one is given.
-        targets: Labels of the clips, int64 (clips,) or float32 (clips, classes).
+        targets: Labels of the clips, int64 (clips,) or float32 (clips, classes). If any version has labels of its own,
+            class indices are given as rows of 0 and 1, float32 (classes,), so that a batch can hold both.
         augmentation: Applied anew in each epoch.
         names: Names of the clips, for messages.
+
+    Raises:
+        ValueError: Versions have labels and the clips have none, or labels of another number of classes.
     """
 
     def __init__(
@@ -81,7 +92,7 @@ class CodeDataset(Dataset):
         names: Sequence[str] | None = None,
     ):
         self.versions = versions
-        self.targets = targets
+        self.targets = _joint_targets(versions, targets)
         self.augmentation = augmentation
         self.names = names
         # In shared memory, so that worker processes that run already see the next epoch too.
@@ -99,5 +110,22 @@ class CodeDataset(Dataset):
         version = versions[0] if self.augmentation is None else self.augmentation(versions, int(self._epoch), index)
         item: dict[str, Any] = {"input_ids": version.input_ids, "clip_index": index}
         if self.targets is not None:
-            item["labels"] = self.targets[index]
+            item["labels"] = self.targets[index] if version.targets is None else version.targets
         return item
+
+
+def _joint_targets(versions: Sequence[Sequence[CodeVersion]], targets: np.ndarray | None) -> np.ndarray | None:
+    """The clips' labels in the form of those that versions have."""
+    sizes = {len(version.targets) for clip in versions for version in clip if version.targets is not None}
+    if not sizes:
+        return targets
+    found = "none" if targets is None else f"{targets.dtype} {targets.shape}"
+    num_classes = sizes.pop()
+    if targets is not None and targets.ndim == 1 and np.issubdtype(targets.dtype, np.integer):
+        targets = np.eye(max(num_classes, targets.max() + 1), dtype=np.float32)[targets]
+    if sizes or targets is None or targets.shape[1:] != (num_classes,):
+        raise ValueError(
+            f"versions of clips have labels of {sorted({num_classes, *sizes})} classes and the clips' own are {found}; "
+            "both must speak of the same classes"
+        )
+    return targets

@@ -99,6 +99,43 @@ def test_items_hold_index_and_labels_if_there_are_any() -> None:
     assert (labelled[1]["labels"], labelled[1]["clip_index"]) == (7, 1)
 
 
+@pytest.mark.unit
+def test_a_version_with_labels_of_its_own_makes_all_labels_rows() -> None:
+    mixed = CodeVersion(clip(3), targets=np.array([0.25, 0.0, 0.75], dtype=np.float32))
+    dataset = CodeDataset([[CodeVersion(clip(3))], [mixed]], targets=np.array([1, 2]))
+    labels = np.stack([dataset[index]["labels"] for index in range(2)])
+    np.testing.assert_array_equal(labels, np.array([[0, 1, 0], [0.25, 0, 0.75]], dtype=np.float32))
+    assert labels.dtype == np.float32
+
+    multi_hot = np.array([[1, 1, 0], [0, 0, 1]], dtype=np.float32)
+    dataset = CodeDataset([[CodeVersion(clip(3))], [mixed]], targets=multi_hot)
+    np.testing.assert_array_equal(dataset[0]["labels"], multi_hot[0])
+    np.testing.assert_array_equal(dataset[1]["labels"], mixed.targets)
+
+
+@pytest.mark.unit
+def test_cropping_and_masking_keep_the_labels_of_a_version() -> None:
+    targets = np.array([0.5, 0.5], dtype=np.float32)
+    augmentation = CodeAugmentation(CODEBOOK_SIZE, mask_rate=0.3, crop_frames=5)
+    np.testing.assert_array_equal(augmentation([CodeVersion(clip(20), targets)], 0, 0).targets, targets)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("targets", "found"),
+    [
+        (None, "none"),
+        (np.array([0, 5]), r"int64 \(2,\)"),
+        (np.zeros((2, 4), dtype=np.float32), r"float32 \(2, 4\)"),
+        (np.zeros(2, dtype=np.float32), r"float32 \(2,\)"),
+    ],
+)
+def test_labels_of_versions_and_clips_must_speak_of_the_same_classes(targets: np.ndarray | None, found: str) -> None:
+    mixed = CodeVersion(clip(3), targets=np.array([0.5, 0.5, 0.0], dtype=np.float32))
+    with pytest.raises(ValueError, match=rf"labels of \[3\] classes and the clips' own are {found}; both must"):
+        CodeDataset([[CodeVersion(clip(3))], [mixed]], targets=targets)
+
+
 @pytest.mark.invariant
 @pytest.mark.parametrize("persistent", [False, True])
 def test_workers_draw_the_same_and_see_each_epoch(persistent: bool) -> None:

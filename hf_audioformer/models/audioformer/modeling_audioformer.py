@@ -494,9 +494,10 @@ class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
         r"""Classifies clips; inputs as in [`AudioFormerModel`].
 
         Args:
-            labels (`torch.Tensor`, *optional*): Class ids (batch,) of an integer dtype for single label; probabilities
-                or multi-hot (batch, num_labels) of a float dtype for multi-label; floats (batch,) or
-                (batch, num_labels) for regression. `config.problem_type` says which; if it is not set, dtype does.
+            labels (`torch.Tensor`, *optional*): Class ids (batch,) of an integer dtype, or class probabilities
+                (batch, num_labels) of a float dtype, for single label; probabilities or multi-hot (batch, num_labels)
+                of a float dtype for multi-label; floats (batch,) or (batch, num_labels) for regression.
+                `config.problem_type` says which; if it is not set, dtype does, and floats mean multi-label.
 
         Returns:
             `SequenceClassifierOutput`: `loss`, `logits` (batch, num_labels).
@@ -517,6 +518,7 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: Audi
     """Mean loss of logits (batch, num_labels) for the problem type, class weights and label smoothing of `config`.
 
     It is computed in float32; class weights of single-label problems divide by their sum over the batch, as in torch.
+    Single labels are class ids or, mixed by mixup, probabilities; probabilities of 0 and 1 give the loss of the ids.
 
     Raises:
         ValueError: The labels fit neither the problem nor the number of classes.
@@ -525,13 +527,18 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: Audi
     problem_type = config.problem_type or infer_problem_type(labels, config.num_labels)
     weights = None if config.class_weights is None else logits.new_tensor(config.class_weights)
     if problem_type == "single_label_classification":
+        smoothing = config.label_smoothing
+        if labels.is_floating_point() and labels.shape == logits.shape:
+            labels = labels.to(logits.dtype)
+            total = F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing, reduction="sum")
+            return total / (len(labels) if weights is None else (labels @ weights).sum())
         if labels.is_floating_point() or labels.shape != logits.shape[:1]:
             raise ValueError(
-                f"single-label classification takes integer class ids, shape {tuple(logits.shape[:1])}; found "
-                f"{labels.dtype} {tuple(labels.shape)}. For several labels per clip set "
-                'problem_type="multi_label_classification".'
+                f"single-label classification takes integer class ids, shape {tuple(logits.shape[:1])}, or float "
+                f"probabilities, shape {tuple(logits.shape)}; found {labels.dtype} {tuple(labels.shape)}. For several "
+                'labels per clip set problem_type="multi_label_classification".'
             )
-        return F.cross_entropy(logits, labels.long(), weight=weights, label_smoothing=config.label_smoothing)
+        return F.cross_entropy(logits, labels.long(), weight=weights, label_smoothing=smoothing)
     if problem_type == "multi_label_classification":
         if labels.shape != logits.shape:
             raise ValueError(

@@ -61,6 +61,26 @@ def test_single_label_loss(smoothing, weights):
 
 
 @SMOOTHING_AND_WEIGHTS
+def test_probabilities_of_zero_and_one_give_the_loss_of_the_class_ids(smoothing, weights):
+    config = tiny_config(problem_type=SINGLE, label_smoothing=smoothing, class_weights=weights)
+    expected = classification_loss(LOGITS, CLASS_IDS, config)
+    one_hot = F.one_hot(CLASS_IDS, 3)
+    torch.testing.assert_close(classification_loss(LOGITS, one_hot.float(), config), expected)
+    assert classification_loss(LOGITS.bfloat16(), one_hot.bfloat16(), config).dtype == torch.float32
+
+
+@SMOOTHING_AND_WEIGHTS
+def test_loss_of_class_probabilities_by_hand(smoothing, weights):
+    config = tiny_config(problem_type=SINGLE, label_smoothing=smoothing, class_weights=weights)
+    mixed = torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.5, 0.5], [0.0, 1.0, 0.0], [0.2, 0.2, 0.6]])
+    smoothed = (mixed * (1 - smoothing) + smoothing / 3) * torch.tensor(weights or (1.0, 1.0, 1.0))
+    share = (mixed * torch.tensor(weights or (1.0, 1.0, 1.0))).sum()
+    expected = -(smoothed * LOGITS.log_softmax(dim=1)).sum() / share
+    torch.testing.assert_close(classification_loss(LOGITS, mixed, config), expected)
+    torch.testing.assert_close(classification_loss(LOGITS, mixed.double(), config), expected)
+
+
+@SMOOTHING_AND_WEIGHTS
 def test_multi_label_loss(smoothing, weights):
     config = tiny_config(problem_type=MULTI, label_smoothing=smoothing, class_weights=weights)
     targets = MULTI_HOT.clamp(smoothing / 2, 1 - smoothing / 2)
@@ -94,10 +114,14 @@ def test_problem_type_follows_the_labels(labels, problem_type):
     ("problem_type", "labels", "message"),
     [
         (None, MULTI_HOT.long(), 'multi-hot rows, for which problem_type="multi_label_classification" must be set'),
-        (SINGLE, MULTI_HOT, r"integer class ids, shape \(4,\); found torch.float32 \(4, 3\)"),
+        (
+            SINGLE,
+            MULTI_HOT[:3],
+            r"class ids, shape \(4,\), or float probabilities, shape \(4, 3\); found torch.float32 \(3",
+        ),
         (SINGLE, MULTI_HOT.long(), r"found torch.int64 \(4, 3\). For several labels per clip"),
         (SINGLE, CLASS_IDS.float(), r"found torch.float32 \(4,\)"),
-        (SINGLE, CLASS_IDS[:3], r"shape \(4,\); found torch.int64 \(3,\)"),
+        (SINGLE, CLASS_IDS[:3], r"shape \(4,\), or float probabilities.*; found torch.int64 \(3,\)"),
         (MULTI, CLASS_IDS, r"one value per class, shape \(4, 3\); found \(4,\). Turn class ids into multi-hot rows"),
         (REGRESSION, CLASS_IDS.float(), r"regression takes \(4, 3\) values; found \(4,\)"),
         (REGRESSION, MULTI_HOT.T, r"regression takes \(4, 3\) values; found \(3, 4\)"),

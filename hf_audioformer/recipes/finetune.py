@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 from accelerate import PartialState
-from transformers import AutoFeatureExtractor, EarlyStoppingCallback, EvalPrediction, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, EvalPrediction, TrainingArguments, set_seed
 
 from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerForAudioClassification, assets
 from ..audio.augment import AudioAugmentation
-from ..data import ClipTable, read_clips
+from ..data import ClipTable
 from ..data.clip_codes import codes_of_clips
 from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
 from ..data.collators import CodeCollator
@@ -27,6 +27,7 @@ from ..training.model_card import write_model_card
 from ..training.output import check_output, prepare_output, resumable
 from ..training.results import SplitResult, chance_level, format_results, read_results, write_results
 from ..training.trainer import AudioTrainer, trainer_arguments
+from .inputs import ReadingArguments, load_extractor, read
 
 __all__ = ["DataArguments", "FinetuneArguments", "ModelArguments", "main", "run"]
 
@@ -48,21 +49,9 @@ TRAINING_DEFAULTS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class DataArguments:
+class DataArguments(ReadingArguments):
     """Which clips, and what happens to them before training."""
 
-    source: str = field(
-        metadata={
-            "help": "a folder (a subfolder per class, or metadata.csv), a .csv, a .parquet, a Hub id, or a known set: "
-            "commands, esc10, fsdd, esc10_mix"
-        }
-    )
-    audio_column: str | None = field(default=None, metadata={"help": "column of the audio, if its name is unusual"})
-    label_column: str | None = field(default=None, metadata={"help": "column of the labels, if its name is unusual"})
-    label_separator: str = field(default=";", metadata={"help": "what separates several labels in one cell"})
-    multi_label: bool | None = field(default=None, metadata={"help": "several labels per clip; found out by default"})
-    hub_config: str | None = field(default=None, metadata={"help": "configuration of a data set from the Hub"})
-    revision: str | None = field(default=None, metadata={"help": "revision of a data set from the Hub"})
     skip_bad: bool = field(default=False, metadata={"help": "leave out clips that cannot be read, and list them"})
     max_length_seconds: float | None = field(default=None, metadata={"help": "cut longer clips at the end"})
     crop_seconds: float | None = field(default=None, metadata={"help": "train on random stretches of this length"})
@@ -125,19 +114,11 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
     arguments = replace(arguments, world_size=state.num_processes, training=training)
     recipe = dump_config(replace(arguments, resume=False, overwrite=False))
     check_output(arguments.output_dir, recipe, resume=arguments.resume, overwrite=arguments.overwrite)
-    clips = read_clips(
-        arguments.data.source,
-        audio_column=arguments.data.audio_column,
-        label_column=arguments.data.label_column,
-        label_separator=arguments.data.label_separator,
-        multi_label=arguments.data.multi_label,
-        hub_config=arguments.data.hub_config,
-        revision=arguments.data.revision,
-    )
+    clips = read(arguments.data)
     splits = make_splits(clips, arguments.split)
     _check_early_stopping(arguments, splits)
     source = arguments.model.checkpoint or assets.checkpoint_folder()
-    extractor = load_extractor(source)
+    extractor = load_extractor(source, "model.checkpoint")
     if arguments.data.max_length_seconds is not None:
         extractor.max_length_seconds = arguments.data.max_length_seconds
     versions = codes_of_clips(
@@ -160,23 +141,6 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
         print(f"\n{format_results(results)}\n\nModels, cards and results are in {arguments.output_dir}")
         write_results(Path(arguments.output_dir) / "results.json", results)
     return results
-
-
-def load_extractor(source: str) -> AudioFormerFeatureExtractor:
-    """The feature extractor of an AudioFormer checkpoint, with its codec loaded.
-
-    Raises:
-        ValueError: `source` holds another model.
-    """
-    with quiet_transformers():
-        extractor = AutoFeatureExtractor.from_pretrained(source)
-        if not isinstance(extractor, AudioFormerFeatureExtractor):
-            raise ValueError(
-                f"model.checkpoint is {source}, which holds a {type(extractor).__name__}; only AudioFormer "
-                "checkpoints can be fine-tuned here."
-            )
-        extractor.load_codec()
-    return extractor
 
 
 def _run_split(

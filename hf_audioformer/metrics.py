@@ -1,4 +1,9 @@
-"""Metrics of logits against labels: single label, multi-label, regression; always computed in float64."""
+"""Metrics of logits against labels: single label, multi-label, regression; all sums in float64.
+
+Rankings (average precision, area under the ROC curve, lwlrap) need no more of the scores than their order, which
+float32 keeps, so they come from one sort per class instead of scikit-learn's curves; clips with equal scores count as
+one threshold, as they do there. `python -m benchmarks.metrics_speed` holds both against each other.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +11,33 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["classification_metrics", "per_class_table", "regression_metrics"]
+__all__ = ["classes_left_out", "classification_metrics", "per_class_table", "regression_metrics"]
 
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Score logits, float32 or float64 (clips, classes), against labels.
 
-    Single label, integers (clips,): `accuracy`, and `macro_f1` over the classes that occur in labels or predictions.
+    Single label, integers (clips,): `accuracy`, `balanced_accuracy` (mean recall of the classes that occur in the
+    labels), and `macro_f1` over the classes that occur in labels or predictions.
 
     Multi-label, zeros and ones (clips, classes): `map` (average precision, mean over classes with a positive clip),
     `mauc` (area under the ROC curve, mean over classes with positive and negative clips; NaN if there is none),
-    `dprime` = sqrt(2) * Phi^-1(mauc), `micro_f1` at probability 0.5, and `skipped_classes`, the number of classes
-    without a positive clip.
+    `dprime` = sqrt(2) * Phi^-1(mauc), `lwlrap` (label-weighted label-ranking average precision of DCASE 2019 task 2:
+    for every label of every clip the precision among the classes that score at least as high, mean over all of them),
+    `micro_f1` and `macro_f1` at probability 0.5 (the latter over classes with a positive clip), and `skipped_classes`,
+    the number of classes without a positive clip, which `classes_left_out` names.
 
     Raises:
         ValueError: half-precision logits (ties spoil rankings), NaN or infinity, shapes or labels that do not fit.
     """
     logits, labels = _checked(logits, labels)
     return _multi_label_metrics(logits, labels) if labels.ndim == 2 else _single_label_metrics(logits, labels)
+
+
+def classes_left_out(labels: np.ndarray, names: Sequence[str]) -> list[str]:
+    """The names of the classes that no clip has, labels as for `classification_metrics`; means do not count them."""
+    counts = labels.sum(0) if labels.ndim == 2 else np.bincount(labels, minlength=len(names))
+    return [name for name, count in zip(names, counts, strict=True) if count == 0]
 
 
 def per_class_table(logits: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[dict[str, float | str]]:
@@ -39,11 +53,8 @@ def per_class_table(logits: np.ndarray, labels: np.ndarray, names: Sequence[str]
     if len(names) != logits.shape[1]:
         raise ValueError(f"{len(names)} names for {logits.shape[1]} classes; give one name per class")
     if labels.ndim == 2:
-        columns = {
-            "clips": labels.sum(0),
-            "average_precision": _precisions(logits, labels),
-            "auc": _aucs(logits, labels),
-        }
+        precisions, aucs = _rank_scores(logits.T, labels.T)
+        columns = {"clips": labels.sum(0), "average_precision": precisions, "auc": aucs}
     else:
         from sklearn.metrics import precision_recall_fscore_support
 
@@ -64,7 +75,9 @@ def regression_metrics(predictions: np.ndarray, targets: np.ndarray) -> dict[str
     """
     from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
 
-    predictions, targets = _as_float64(predictions, "predictions"), _as_float64(targets, "targets")
+    _check_scores(predictions, "predictions")
+    _check_scores(targets, "targets")
+    predictions, targets = predictions.astype(np.float64), targets.astype(np.float64)
     if predictions.size != targets.size or len(predictions) != len(targets):
         raise ValueError(f"predictions are {predictions.shape} and targets {targets.shape}; they must have one shape")
     if len(targets) < 2:
@@ -78,11 +91,13 @@ def regression_metrics(predictions: np.ndarray, targets: np.ndarray) -> dict[str
 
 
 def _single_label_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    from sklearn.metrics import f1_score
+    from sklearn.metrics import f1_score, recall_score
 
     predictions = logits.argmax(1)
+    recall = recall_score(labels, predictions, labels=np.unique(labels), average="macro")
     return {
         "accuracy": float(np.mean(predictions == labels)),
+        "balanced_accuracy": float(recall),
         "macro_f1": float(f1_score(labels, predictions, average="macro", zero_division=0)),
     }
 
@@ -94,48 +109,54 @@ def _multi_label_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, fl
     if not has_positive.any():
         raise ValueError(f"none of the {len(labels)} clips has a positive label; average precision is undefined")
     predictions = logits > 0
-    true_positives = float((predictions & (labels == 1)).sum())
-    aucs = _aucs(logits, labels)
+    hits, counted = (predictions & labels).sum(0), predictions.sum(0) + labels.sum(0)
+    precisions, aucs = _rank_scores(logits.T, labels.T)
     mauc = float(np.nanmean(aucs)) if np.isfinite(aucs).any() else float("nan")
+    labelled = labels.any(1)
+    clip_precisions, _ = _rank_scores(logits[labelled], labels[labelled])
     return {
-        "map": float(np.nanmean(_precisions(logits, labels))),
+        "map": float(np.nanmean(precisions)),
         "mauc": mauc,
         "dprime": float(np.sqrt(2) * ndtri(mauc)),
-        "micro_f1": float(2 * true_positives / (predictions.sum() + labels.sum())),
+        "lwlrap": float(np.average(clip_precisions, weights=labels[labelled].sum(1))),
+        "micro_f1": float(2 * hits.sum() / counted.sum()),
+        "macro_f1": float(np.mean(2 * hits[has_positive] / counted[has_positive])),
         "skipped_classes": float((~has_positive).sum()),
     }
 
 
-def _precisions(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Average precision per class, NaN without a positive."""
-    from sklearn.metrics import average_precision_score
+def _rank_scores(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Average precision and area under the ROC curve of each row of scores, against booleans of the same shape.
 
-    scores = np.full(labels.shape[1], np.nan)
-    for index in np.flatnonzero(labels.any(0)):
-        scores[index] = average_precision_score(labels[:, index], logits[:, index])
-    return scores
-
-
-def _aucs(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve per class, NaN without a positive or a negative."""
-    from sklearn.metrics import roc_auc_score
-
-    scores = np.full(labels.shape[1], np.nan)
-    for index in np.flatnonzero(labels.any(0) & ~labels.all(0)):
-        scores[index] = roc_auc_score(labels[:, index], logits[:, index])
-    return scores
+    The precision at a positive is the share of positives among what scores at least as high, its part of the area the
+    share of negatives that score less, equal ones by half. Both are counts that binary search finds in sorted scores.
+    NaN where undefined: without a positive, and for the area without a negative.
+    """
+    scores, positive = np.ascontiguousarray(scores), np.ascontiguousarray(positive)
+    precisions, areas = np.full((2, len(scores)), np.nan)
+    for row in np.flatnonzero(positive.any(1)):
+        everything = np.sort(scores[row])
+        positives = np.sort(scores[row, positive[row]])
+        negatives = len(everything) - len(positives)
+        less, less_positive = everything.searchsorted(positives), positives.searchsorted(positives)
+        precisions[row] = np.mean((len(positives) - less_positive) / (len(everything) - less))
+        if negatives:
+            up_to = everything.searchsorted(positives, "right") - positives.searchsorted(positives, "right")
+            areas[row] = np.mean(less - less_positive + up_to) / (2 * negatives)
+    return precisions, areas
 
 
 def _checked(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    logits, labels = _as_float64(logits, "logits"), np.asarray(labels)
+    labels = np.asarray(labels)
+    _check_scores(logits, "logits")
     if logits.ndim != 2 or len(logits) == 0 or len(labels) != len(logits):
         raise ValueError(
             f"logits are {logits.shape} and labels {labels.shape}; expected (clips, classes) and as many labels"
         )
     if labels.ndim == 2:
-        if labels.shape != logits.shape or not np.isin(labels, (0, 1)).all():
+        if labels.shape != logits.shape or not ((labels == 0) | (labels == 1)).all():
             raise ValueError(f"multi-label labels must be zeros and ones of shape {logits.shape}, got {labels.shape}")
-        return logits, labels.astype(np.int64)
+        return logits, labels.astype(bool)
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"labels are {labels.dtype} {labels.shape}; expected integers (clips,) or multi-hot (clips, classes)"
@@ -145,7 +166,7 @@ def _checked(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
     return logits, labels
 
 
-def _as_float64(values: np.ndarray, name: str) -> np.ndarray:
+def _check_scores(values: np.ndarray, name: str) -> None:
     if values.dtype not in (np.float32, np.float64):
         raise ValueError(
             f"{name} are {values.dtype}; expected float32 or float64: rounded scores tie and spoil rankings"
@@ -153,4 +174,3 @@ def _as_float64(values: np.ndarray, name: str) -> np.ndarray:
     bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
     if len(bad):
         raise ValueError(f"{name} of clip {bad[0]} are NaN or infinite ({len(bad)} of {len(values)} clips)")
-    return values.astype(np.float64)

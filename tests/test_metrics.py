@@ -1,4 +1,4 @@
-"""Metrics against brute force from their definitions, and against known values."""
+"""Metrics against scikit-learn, against the published reference of lwlrap, and against known values."""
 
 import math
 
@@ -6,46 +6,97 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    label_ranking_average_precision_score,
+    roc_auc_score,
+)
 
-from hf_audioformer.metrics import classification_metrics, per_class_table, regression_metrics
-
-
-def average_precision(positive: np.ndarray, scores: np.ndarray) -> float:
-    """Mean over the positives of the precision among the clips that score at least as high (no ties)."""
-    return float(np.mean([positive[scores >= score].mean() for score in scores[positive]]))
-
-
-def auc(positive: np.ndarray, scores: np.ndarray) -> float:
-    """Share of (positive, negative) pairs in the right order."""
-    return float(np.mean(scores[positive][:, None] > scores[~positive][None, :]))
+from hf_audioformer.metrics import classes_left_out, classification_metrics, per_class_table, regression_metrics
 
 
 @st.composite
 def scored(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct float32 logits (clips, classes) and multi-hot labels, the first class never positive."""
-    clips, classes = draw(st.integers(4, 20)), draw(st.integers(2, 6))
+    """Logits (clips, classes) and multi-hot labels of any density; from all distinct to all equal scores; the last
+    class has a positive, the first, at times, none or nothing else."""
+    clips, classes = draw(st.integers(2, 30)), draw(st.integers(2, 8))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
-    labels = (rng.random((clips, classes)) < 0.4).astype(np.float32)
-    labels[:, 0], labels[0, 1], labels[1, 1] = 0, 1, 0
-    return rng.standard_normal((clips, classes)).astype(np.float32), labels
+    labels = (rng.random((clips, classes)) < draw(st.sampled_from([0.1, 0.5, 0.9]))).astype(np.float32)
+    labels[:, 0] = draw(st.sampled_from([0, 1, labels[:, 0]]))
+    labels[0, -1] = 1
+    levels = draw(st.sampled_from([1, 2, 5, 10_000]))
+    logits = rng.integers(-levels, levels, size=(clips, classes)) / 7
+    return logits.astype(draw(st.sampled_from([np.float32, np.float64]))), labels
 
 
-@pytest.mark.property
-@settings(max_examples=50, deadline=None)
+@pytest.mark.reference
+@pytest.mark.filterwarnings("error")
+@settings(max_examples=150, deadline=None)
 @given(scored())
-def test_multi_label_equals_the_definitions(sample: tuple[np.ndarray, np.ndarray]) -> None:
+def test_multi_label_equals_scikit_learn(sample: tuple[np.ndarray, np.ndarray]) -> None:
     logits, labels = sample
-    positive = labels == 1
-    with_positive = [index for index in range(labels.shape[1]) if positive[:, index].any()]
-    with_both = [index for index in with_positive if not positive[:, index].all()]
+    positive = labels.any(0)
     metrics = classification_metrics(logits, labels)
-    expected_map = np.mean([average_precision(positive[:, index], logits[:, index]) for index in with_positive])
-    expected_auc = np.mean([auc(positive[:, index], logits[:, index]) for index in with_both])
-    assert metrics["map"] == pytest.approx(expected_map)
-    assert metrics["mauc"] == pytest.approx(expected_auc)
-    assert metrics["skipped_classes"] == labels.shape[1] - len(with_positive)
-    assert metrics["micro_f1"] == pytest.approx(f1_score(labels, logits > 0, average="micro", zero_division=0))
+    table = per_class_table(logits, labels, [str(index) for index in range(labels.shape[1])])
+    for row, scores, truth in zip(table, logits.T, labels.T, strict=True):
+        assert row["clips"] == truth.sum()
+        precision = average_precision_score(truth, scores) if truth.any() else math.nan
+        area = roc_auc_score(truth, scores) if truth.any() and not truth.all() else math.nan
+        assert row["average_precision"] == pytest.approx(precision, abs=1e-12, nan_ok=True)
+        assert row["auc"] == pytest.approx(area, abs=1e-12, nan_ok=True)
+    areas = [row["auc"] for row in table if not math.isnan(row["auc"])]
+    predictions = logits > 0
+    assert metrics == pytest.approx(
+        {
+            "map": average_precision_score(labels[:, positive], logits[:, positive]),
+            "mauc": np.mean(areas) if areas else math.nan,
+            "dprime": metrics["dprime"],  # see test_dprime_of_the_published_auc
+            "lwlrap": label_ranking_average_precision_score(labels, logits, sample_weight=labels.sum(1)),
+            "micro_f1": f1_score(labels, predictions, average="micro", zero_division=0),
+            "macro_f1": np.mean([f1_score(labels[:, k], predictions[:, k]) for k in np.flatnonzero(positive)]),
+            "skipped_classes": (~positive).sum(),
+        },
+        abs=1e-12,
+        nan_ok=True,
+    )
+
+
+@pytest.mark.reference
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of predicted classes that the labels lack
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**32), st.integers(1, 20), st.integers(2, 9))
+def test_single_label_equals_scikit_learn(seed: int, clips: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits, labels = rng.standard_normal((clips, classes)), rng.integers(classes, size=clips)
+    predictions = logits.argmax(1)
+    assert classification_metrics(logits, labels) == pytest.approx(
+        {
+            "accuracy": (predictions == labels).mean(),
+            "balanced_accuracy": balanced_accuracy_score(labels, predictions),
+            "macro_f1": f1_score(labels, predictions, average="macro", zero_division=0),
+        }
+    )
+
+
+@pytest.mark.reference
+def test_lwlrap_equals_the_reference_of_dcase_2019() -> None:
+    """Source: the organisers' calculate_per_class_lwlrap and its weighting by class, as plain loops."""
+    rng = np.random.default_rng(0)
+    labels = rng.random((40, 12)) < 0.2
+    labels[3], labels[:, 5] = False, False
+    logits = rng.standard_normal((40, 12)).astype(np.float32)
+    hits, counts = np.zeros(12), np.zeros(12)
+    for scores, truth in zip(logits, labels, strict=True):
+        ranking = np.argsort(-scores)
+        for class_index in np.flatnonzero(truth):
+            rank = int(np.flatnonzero(ranking == class_index)[0])
+            hits[class_index] += truth[ranking[: rank + 1]].sum() / (rank + 1)
+            counts[class_index] += 1
+    per_class = hits / np.maximum(counts, 1)
+    expected = float((per_class * counts / counts.sum()).sum())
+    assert classification_metrics(logits, labels)["lwlrap"] == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.reference
@@ -64,7 +115,17 @@ def test_dprime_of_the_published_auc() -> None:
 def test_single_label() -> None:
     logits = np.array([[2, 1, 0, -9], [0, 3, 1, -9], [0, 2, 1, -9], [1, 0, 5, -9]], dtype=np.float32)
     metrics = classification_metrics(logits, np.array([0, 1, 2, 2]))
-    assert metrics == {"accuracy": 0.75, "macro_f1": pytest.approx((1 + 2 / 3 + 2 / 3) / 3)}
+    assert metrics == {
+        "accuracy": 0.75,
+        "balanced_accuracy": pytest.approx((1 + 1 + 1 / 2) / 3),
+        "macro_f1": pytest.approx((1 + 2 / 3 + 2 / 3) / 3),
+    }
+
+
+@pytest.mark.unit
+def test_classes_left_out_are_named() -> None:
+    assert classes_left_out(np.array([[1, 0, 0], [1, 0, 1]]), ["a", "b", "c"]) == ["b"]
+    assert classes_left_out(np.array([2, 2]), ["a", "b", "c"]) == ["a", "b"]
 
 
 @pytest.mark.unit

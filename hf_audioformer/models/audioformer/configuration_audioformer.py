@@ -64,6 +64,7 @@ class AudioFormerConfig(PreTrainedConfig):
     ```"""
 
     model_type = "audioformer"
+    keys_to_ignore_at_inference = ["pooler_output"]  # the Trainer would gather it as a second prediction
 
     codebook_size: int = 1024
     num_codebooks: int = 1

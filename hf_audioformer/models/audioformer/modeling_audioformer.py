@@ -441,6 +441,21 @@ class AudioFormerPooling(nn.Module):
         return (hidden_states.masked_fill(padding, 0) * weights).sum(dim=1).to(hidden_states.dtype)
 
 
+@dataclass
+class AudioFormerForAudioClassificationOutput(SequenceClassifierOutput):
+    """Output of [`AudioFormerForAudioClassification`].
+
+    Args:
+        loss (`torch.FloatTensor` of shape `(1,)`, *optional*): Loss of the classification.
+        logits (`torch.FloatTensor` of shape `(batch, num_labels)`): Scores before softmax or sigmoid.
+        hidden_states, attentions (`tuple(torch.FloatTensor)`, *optional*): As in [`AudioFormerModel`].
+        pooler_output (`torch.FloatTensor` of shape `(batch, hidden_size)`): The vector of each clip that is classified,
+            before dropout.
+    """
+
+    pooler_output: torch.Tensor | None = None
+
+
 class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
     """The encoder with masked pooling and one linear layer: single label, multi-label or regression."""
 
@@ -490,7 +505,7 @@ class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> SequenceClassifierOutput:
+    ) -> AudioFormerForAudioClassificationOutput:
         r"""Classifies clips; inputs as in [`AudioFormerModel`].
 
         Args:
@@ -500,7 +515,8 @@ class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
                 `config.problem_type` says which; if it is not set, dtype does, and floats mean multi-label.
 
         Returns:
-            `SequenceClassifierOutput`: `loss`, `logits` (batch, num_labels).
+            [`AudioFormerForAudioClassificationOutput`]: `loss`, `logits` (batch, num_labels), `pooler_output` (batch,
+            hidden_size).
 
         Raises:
             ValueError: The labels fit neither the problem nor the number of classes.
@@ -509,8 +525,12 @@ class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
         pooled = self.pooling(outputs.last_hidden_state, attention_mask)
         logits = self.classifier(self.dropout(pooled))
         loss = None if labels is None else classification_loss(logits, labels, self.config)
-        return SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        return AudioFormerForAudioClassificationOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            pooler_output=pooled,
         )
 
 

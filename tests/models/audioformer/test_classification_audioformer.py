@@ -146,6 +146,20 @@ def test_model_returns_the_loss_of_its_logits():
     torch.testing.assert_close(outputs.loss, F.cross_entropy(outputs.logits, CLASS_IDS))
 
 
+@pytest.mark.parametrize("pooling", ["mean", "attention"])
+def test_model_returns_the_vector_that_is_classified(pooling):
+    model = tiny_model(AudioFormerForAudioClassification, pooling=pooling)
+    codes = random_codes(model.config, 4, 9)
+    mask = torch.ones(4, 9, dtype=torch.long)
+    mask[0, 5:] = 0
+    outputs = model(codes, attention_mask=mask)
+    assert outputs.pooler_output.shape == (4, 32)
+    torch.testing.assert_close(model.classifier(outputs.pooler_output), outputs.logits)
+    frames = model.audioformer(codes, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(outputs.pooler_output, model.pooling(frames, mask))
+    assert model(codes, return_dict=False)[0].shape == (4, 3)
+
+
 def test_new_classes_keep_the_rows_of_known_names(tmp_path: Path):
     names = {"id2label": {0: "dog", 1: "rain", 2: "sea"}, "label2id": {"dog": 0, "rain": 1, "sea": 2}}
     model = tiny_model(AudioFormerForAudioClassification, class_weights=WEIGHTS, **names)

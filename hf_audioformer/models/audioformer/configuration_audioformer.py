@@ -27,8 +27,10 @@ class AudioFormerConfig(PreTrainedConfig):
     Args:
         codebook_size (`int`, defaults to 1024): Codes per codebook of the codec.
         num_codebooks (`int`, defaults to 1): Codebooks the model embeds. More than one needs `fusion="sum"`.
-        fusion (`"first"` or `"sum"`, defaults to `"first"`): `"first"` reads the first codebook alone (the paper's C1)
-            and ignores the others; `"sum"` adds the embeddings of all codebooks of a frame.
+        fusion (`"first"` or `"sum"`, defaults to `"first"`): `"first"` reads one codebook alone (the paper's C1) and
+            ignores the others; `"sum"` adds the embeddings of all codebooks of a frame.
+        codebook_index (`int`, defaults to 0): The codebook that `fusion="first"` reads, counted from 0: 1 to 3 are the
+            paper's C2 to C4.
         vocab_size (`int`, *optional*): Tokens per codebook; derived as `codebook_size + 4`.
         hidden_size (`int`, defaults to 768): Width of the encoder.
         num_hidden_layers (`int`, defaults to 12): Number of encoder layers.
@@ -50,6 +52,8 @@ class AudioFormerConfig(PreTrainedConfig):
         class_weights (`list[float]`, *optional*): Weight of each class in the loss, one per label.
         pad_token_id, mask_token_id, boa_token_id, eoa_token_id (`int`, *optional*): Derived from `codebook_size`.
         tie_word_embeddings (`bool`, defaults to `True`): Whether the MLM decoder shares the code embeddings.
+        sparse_prediction (`bool`, defaults to `True`): Whether masked modelling in training computes logits at labelled
+            positions only; in evaluation, and without labels, all positions have logits.
 
     Raises:
         `StrictDataclassFieldValidationError`, `StrictDataclassClassValidationError`: A value has the wrong type or is
@@ -69,6 +73,7 @@ class AudioFormerConfig(PreTrainedConfig):
     codebook_size: int = 1024
     num_codebooks: int = 1
     fusion: Literal["first", "sum"] = "first"
+    codebook_index: int = 0
     vocab_size: int | None = None
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -90,6 +95,7 @@ class AudioFormerConfig(PreTrainedConfig):
     boa_token_id: int | None = None
     eoa_token_id: int | None = None
     tie_word_embeddings: bool = True
+    sparse_prediction: bool = True
 
     def __post_init__(self, **kwargs: Any) -> None:
         rope_type = (self.rope_parameters or {}).get("rope_type", "default")
@@ -119,11 +125,16 @@ class AudioFormerConfig(PreTrainedConfig):
             )
 
     def validate_codebooks(self) -> None:
-        """Refuses several codebooks without a fusion that reads them, and special tokens outside the vocabulary."""
+        """Refuses codebooks that the fusion does not read, and special tokens outside the vocabulary."""
         if self.num_codebooks > 1 and self.fusion != "sum":
             raise ValueError(
                 f'num_codebooks is {self.num_codebooks} with fusion="{self.fusion}", which reads one codebook; '
                 'set fusion="sum" or num_codebooks=1.'
+            )
+        if self.codebook_index < 0 or (self.codebook_index > 0 and self.fusion == "sum"):
+            raise ValueError(
+                f'codebook_index is {self.codebook_index} with fusion="{self.fusion}"; it must be at least 0, and 0 '
+                'with fusion="sum", which reads the first num_codebooks codebooks.'
             )
         ids = [getattr(self, f"{name}_token_id") for name in SPECIAL_TOKENS]
         if len(set(ids)) < len(ids) or not set(ids) <= set(range(self.codebook_size, self.vocab_size)):

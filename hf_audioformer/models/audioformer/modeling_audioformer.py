@@ -25,6 +25,9 @@ from .configuration_audioformer import AudioFormerConfig
 
 RotaryAngles = tuple[torch.Tensor, torch.Tensor]
 
+# Transformers' label of what is not to be predicted.
+IGNORED_LABEL = -100
+
 
 class AudioFormerEmbeddings(nn.Module):
     """Turns codes into vectors: one table holds the rows of every codebook; a frame is the sum of its codebooks."""
@@ -34,25 +37,36 @@ class AudioFormerEmbeddings(nn.Module):
         self.vocab_size = config.vocab_size
         self.num_codebooks = config.num_codebooks
         self.fusion = config.fusion
+        self.codebook_index = config.codebook_index
         self.code_embeddings = nn.Embedding(config.num_codebooks * config.vocab_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Embeds codes (batch, frames) or (batch, frames, num_codebooks) as (batch, frames, hidden_size)."""
-        if input_ids.dim() == 3 and self.fusion == "first":
-            input_ids = input_ids[..., 0]
-        found = input_ids.shape[2] if input_ids.dim() == 3 else 1
-        if input_ids.dim() not in (2, 3) or found != self.num_codebooks:
-            raise ValueError(
-                f"input_ids has shape {tuple(input_ids.shape)}; this model reads (batch, frames"
-                + (f", {self.num_codebooks})." if self.num_codebooks > 1 else ") or (batch, frames, num_codebooks).")
-                + " Set num_codebooks of the feature extractor to that of the model's configuration."
-            )
+        self._check_shape(input_ids.shape)
         if input_ids.dim() == 2:
             return self.code_embeddings(input_ids)
+        if self.fusion == "first":
+            return self.code_embeddings(input_ids[..., self.codebook_index])
         rows = torch.arange(self.num_codebooks, device=input_ids.device) * self.vocab_size
         return self.code_embeddings(input_ids + rows).sum(dim=2)
+
+    def _check_shape(self, shape: torch.Size) -> None:
+        """Refuses input_ids without the codebooks that are read."""
+        if self.num_codebooks == 1 and len(shape) == 2:
+            return
+        if self.fusion == "first":
+            fits = len(shape) == 3 and shape[2] > self.codebook_index
+            expected = f"(batch, frames) or (batch, frames, num_codebooks) of {self.codebook_index + 1} or more"
+        else:
+            fits = len(shape) == 3 and shape[2] == self.num_codebooks
+            expected = f"(batch, frames, {self.num_codebooks})"
+        if not fits:
+            raise ValueError(
+                f"input_ids has shape {tuple(shape)}; this model reads {expected}. Set num_codebooks of the feature "
+                "extractor to that."
+            )
 
     def forward(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
         if inputs_embeds is None:
@@ -322,18 +336,40 @@ class AudioFormerForMaskedLM(AudioFormerPreTrainedModel):
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         self.lm_head.decoder = new_embeddings
 
-    def masked_lm_loss(self, logits: torch.Tensor, labels: torch.Tensor | None, **kwargs: Any) -> torch.Tensor | None:
-        """Cross-entropy over the labels that are not -100; with one codebook read, that one's labels count."""
+    def predict_tokens(
+        self, hidden_states: torch.Tensor, labels: torch.Tensor | None, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits of the frames, and the cross-entropy over the labels that are not -100, if there are labels.
+
+        Source: `transformers.ModernBertForMaskedLM` (sparse prediction).
+        """
         if labels is None:
-            return None
-        if labels.dim() == logits.dim():
-            labels = labels[..., 0]
-        if labels.shape != logits.shape[:-1]:
+            return self.lm_head(hidden_states), None
+        labels = self._labels_read(labels, hidden_states, **kwargs)
+        if self.training and self.config.sparse_prediction:
+            is_labelled = labels != IGNORED_LABEL
+            frames = is_labelled if labels.dim() == 2 else is_labelled.any(dim=-1)
+            hidden_states, labels = hidden_states[frames], labels[frames]
+        logits = self.lm_head(hidden_states)
+        return logits, ForMaskedLMLoss(logits, labels, self.config.vocab_size, **kwargs)
+
+    def _labels_read(self, labels: torch.Tensor, hidden_states: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """Checked labels, (batch, frames) or (batch, frames, num_codebooks), of the codebooks that the model reads."""
+        several = self.config.num_codebooks > 1
+        if labels.dim() == 3 and not several and labels.shape[2] > self.config.codebook_index:
+            if labels.shape[2] > 1 and kwargs.get("num_items_in_batch") is not None:
+                raise ValueError(
+                    f"labels has shape {tuple(labels.shape)} and this model predicts one codebook, but the Trainer "
+                    "counts the labels of all; give it input_ids and labels of that codebook, (batch, frames)."
+                )
+            labels = labels[..., self.config.codebook_index]
+        expected = (*hidden_states.shape[:2], *([self.config.num_codebooks] if several else []))
+        if labels.shape != expected:
             raise ValueError(
-                f"masked modelling takes one label per token, shape {tuple(logits.shape[:-1])}; found "
-                f"{tuple(labels.shape)}. Put -100 where nothing is to be predicted."
+                f"masked modelling takes one label per token, shape {expected}; found {tuple(labels.shape)}. Put "
+                f"{IGNORED_LABEL} where nothing is to be predicted."
             )
-        return ForMaskedLMLoss(logits, labels, self.config.vocab_size, **kwargs)
+        return labels
 
     @can_return_tuple
     def forward(
@@ -352,12 +388,15 @@ class AudioFormerForMaskedLM(AudioFormerPreTrainedModel):
 
         Returns:
             `MaskedLMOutput`: `loss` (mean cross-entropy over the positions with a label), `logits` (batch, frames,
-            vocab_size) or (batch, frames, num_codebooks, vocab_size).
+            vocab_size) or (batch, frames, num_codebooks, vocab_size). In training with labels, unless
+            `config.sparse_prediction` is off, `logits` has the frames with a label only, in the order of the flattened
+            batch: (labelled_frames, vocab_size) or (labelled_frames, num_codebooks, vocab_size). Their number differs
+            from batch to batch, so `torch.compile` breaks the graph between encoder and head there.
         """
         outputs = self.audioformer(input_ids, attention_mask, inputs_embeds, **kwargs)
-        logits = self.lm_head(outputs.last_hidden_state)
+        logits, loss = self.predict_tokens(outputs.last_hidden_state, labels, **kwargs)
         return MaskedLMOutput(
-            loss=self.masked_lm_loss(logits, labels, **kwargs),
+            loss=loss,
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
@@ -396,9 +435,9 @@ class AudioFormerForPreTraining(AudioFormerForMaskedLM):
     ) -> AudioFormerForPreTrainingOutput:
         r"""Inputs and `labels` as in [`AudioFormerForMaskedLM`]; returns [`AudioFormerForPreTrainingOutput`]."""
         outputs = self.audioformer(input_ids, attention_mask, inputs_embeds, **kwargs)
-        logits = self.lm_head(outputs.last_hidden_state)
+        logits, loss = self.predict_tokens(outputs.last_hidden_state, labels, **kwargs)
         return AudioFormerForPreTrainingOutput(
-            loss=self.masked_lm_loss(logits, labels, **kwargs),
+            loss=loss,
             prediction_logits=logits,
             pooler_output=masked_mean(outputs.last_hidden_state, attention_mask),
             hidden_states=outputs.hidden_states,

@@ -59,6 +59,8 @@ def test_survives_json(variant, tmp_path: Path):
         ({"hidden_size": 30, "num_attention_heads": 4}, "hidden_size is 30 with 4 attention heads; .* multiple of 8"),
         ({"hidden_size": 12, "num_attention_heads": 4}, "multiple of 8, because rotary positions turn pairs"),
         ({"num_codebooks": 4}, 'num_codebooks is 4 with fusion="first", which reads one codebook; set fusion="sum"'),
+        ({"codebook_index": -1}, "codebook_index is -1 .* must be at least 0"),
+        ({"num_codebooks": 4, "fusion": "sum", "codebook_index": 1}, 'index is 1 with fusion="sum"; .* and 0 with'),
         ({"fusion": "concat"}, "fusion"),
         ({"norm_position": "middle"}, "norm_position"),
         ({"pooling": "median"}, "pooling"),

@@ -95,6 +95,15 @@ def test_first_codebook_alone_is_read_by_fusion_first():
 
 
 @torch.no_grad()
+def test_another_codebook_is_read_where_the_configuration_says_so():
+    model = cached_model(codebook_index=2)
+    codes = torch.randint(99, (2, 9, 4))
+    expected = model(codes[..., 2]).last_hidden_state
+    torch.testing.assert_close(model(codes).last_hidden_state, expected)
+    torch.testing.assert_close(model(codes[..., :3]).last_hidden_state, expected)
+
+
+@torch.no_grad()
 def test_sum_fusion_reads_every_codebook():
     model = cached_model(**VARIANTS["c4_pre"])
     codes = random_codes(model.config, 1, 9)
@@ -121,6 +130,11 @@ def test_output_is_normalised(norm_position):
 def test_codes_of_another_shape_are_refused(variant, shape):
     with pytest.raises(ValueError, match=r"input_ids has shape .* num_codebooks"):
         cached_model(**VARIANTS[variant])(torch.zeros(shape, dtype=torch.long))
+
+
+def test_codes_without_the_codebook_are_refused():
+    with pytest.raises(ValueError, match=r"shape \(2, 7, 2\); this model reads .* of 3 or more"):
+        cached_model(codebook_index=2)(torch.zeros((2, 7, 2), dtype=torch.long))
 
 
 @pytest.mark.parametrize("both", [True, False])
@@ -269,10 +283,72 @@ def test_masked_loss_is_the_mean_over_labelled_tokens(model_class, variant):
     torch.testing.assert_close(outputs.loss, F.cross_entropy(logits[chosen], codes[chosen]))
 
 
-def test_masked_loss_of_one_codebook_takes_the_labels_of_several():
-    model = cached_model(AudioFormerForMaskedLM)
+@pytest.mark.parametrize("codebook_index", [0, 2])
+def test_masked_loss_of_one_codebook_takes_the_labels_of_several(codebook_index):
+    model = cached_model(AudioFormerForMaskedLM, codebook_index=codebook_index)
     codes = torch.randint(99, (2, 9, 4))
-    torch.testing.assert_close(model(codes, labels=codes).loss, model(codes, labels=codes[..., 0]).loss)
+    expected = model(codes, labels=codes[..., codebook_index]).loss
+    torch.testing.assert_close(model(codes, labels=codes).loss, expected)
+    with pytest.raises(ValueError, match=r"labels has shape \(2, 9, 4\) and this model predicts one codebook"):
+        model(codes, labels=codes, num_items_in_batch=72)
+
+
+def labels_of(codes: Tensor, per_codebook: bool) -> Tensor:
+    """The codes at a quarter of the frames, or of all places, and -100 elsewhere."""
+    chosen = torch.rand(codes.shape if per_codebook else codes.shape[:2]) < 0.25
+    return torch.where(chosen if chosen.shape == codes.shape else chosen.unsqueeze(-1), codes, -100)
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("model_class", [AudioFormerForMaskedLM, AudioFormerForPreTraining])
+@pytest.mark.parametrize("per_codebook", [False, True])
+@pytest.mark.parametrize("num_items", [None, 17])
+@BOTH_VARIANTS
+def test_sparse_prediction_changes_no_loss_and_no_gradient(model_class, per_codebook, num_items, variant):
+    dense, sparse = (
+        tiny_model(model_class, sparse_prediction=choice, **VARIANTS[variant]).train() for choice in (False, True)
+    )
+    sparse.load_state_dict(dense.state_dict())
+    codes = random_codes(dense.config, 3, 20)
+    inputs = {"input_ids": codes, "labels": labels_of(codes, per_codebook), "num_items_in_batch": num_items}
+    outputs = []
+    for model in (dense, sparse):
+        torch.manual_seed(1)  # of the dropout
+        outputs.append(model(**inputs))
+        outputs[-1].loss.backward()
+    expected, found = outputs
+    torch.testing.assert_close(found.loss, expected.loss, atol=1e-6, rtol=1e-6)
+    gradients = [{name: weight.grad for name, weight in model.named_parameters()} for model in (dense, sparse)]
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-6, rtol=1e-6)
+    labelled = (inputs["labels"] != -100).reshape(60, -1).any(1)
+    logits = result(found, model_class)
+    assert 0 < len(logits) < 60
+    torch.testing.assert_close(logits, result(expected, model_class).flatten(0, 1)[labelled])
+    sparse.eval()
+    assert result(sparse(**inputs), model_class).shape == (*codes.shape, sparse.config.vocab_size)
+
+
+@pytest.mark.invariant
+def test_a_batch_without_labelled_frames_adds_nothing_to_the_gradient():
+    model = tiny_model(AudioFormerForMaskedLM).train()
+    codes = random_codes(model.config, 2, 9)
+    model(codes, labels=torch.full_like(codes, -100), num_items_in_batch=5).loss.backward()
+    assert all(weight.grad is not None and not weight.grad.any() for weight in model.parameters())
+
+
+@pytest.mark.invariant
+@BOTH_VARIANTS
+def test_sparse_prediction_compiles_for_any_number_of_labels(variant):
+    torch._dynamo.reset()
+    model = tiny_model(AudioFormerForMaskedLM, hidden_dropout=0, attention_dropout=0, **VARIANTS[variant]).train()
+    compiled = torch.compile(model, backend="aot_eager")
+    for frames in (9, 12, 15):
+        codes = random_codes(model.config, 2, frames)
+        labels = labels_of(codes, per_codebook=False)
+        expected, found = model(codes, labels=labels), compiled(codes, labels=labels)
+        torch.testing.assert_close(found.logits, expected.logits)
+        found.loss.backward()
+        torch.testing.assert_close(found.loss, expected.loss)
 
 
 @pytest.mark.parametrize(("variant", "shape"), [("c1_post", (2, 8)), ("c4_pre", (2, 9)), ("c4_pre", (2, 9, 3))])

@@ -629,6 +629,7 @@ def infer_problem_type(labels: torch.Tensor, num_labels: int) -> str:
 
 __all__ = [
     "AudioFormerForAudioClassification",
+    "AudioFormerForAudioClassificationOutput",
     "AudioFormerForMaskedLM",
     "AudioFormerForPreTraining",
     "AudioFormerForPreTrainingOutput",

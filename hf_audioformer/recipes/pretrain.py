@@ -16,6 +16,7 @@ from ..data import ClipTable, read_clips
 from ..data.clip_codes import codes_of_clips
 from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
 from ..data.collators import MaskedCodeCollator
+from ..data.hold_out import held_out_clips, parse_hold_out
 from ..training.arguments import dump_config, parse_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints, save_final
 from ..training.console import quiet_transformers
@@ -49,9 +50,9 @@ class SourceArguments:
     """Which clips to learn from."""
 
     sources: list[str] = field(metadata={"help": "folders, csv or parquet files, Hub ids, or known sets"})
-    hold_out: dict[str, str] = field(
-        default_factory=dict,
-        metadata={"help": "clips never learnt from, as column: value, in sources with that column (fold: '5')"},
+    hold_out: list[str] = field(
+        default_factory=list,
+        metadata={"help": "clips never heard, each as [SOURCE:]COLUMN=VALUE (esc10:fold=5, speaker=theo)"},
     )
     validation_fraction: float = field(default=0.05, metadata={"help": "share of the clips to measure on"})
     crop_seconds: float | None = field(default=5.0, metadata={"help": "learn from random stretches of this length"})
@@ -278,19 +279,12 @@ def _stacked(codes: list[np.ndarray], codebook_size: int) -> np.ndarray:
 
 def _read_sources(arguments: SourceArguments) -> list[ClipTable]:
     """The clips of each source, without those held out."""
+    hold_out = parse_hold_out(arguments.hold_out, arguments.sources)
     tables = [read_clips(source) for source in arguments.sources]
-    for column, value in arguments.hold_out.items():
-        kept = [_without(table, column, value) for table in tables]
-        if sum(map(len, kept)) == sum(map(len, tables)):
-            raise ValueError(f"data.hold_out: no clip of the sources has {value!r} in a column {column!r}.")
-        tables = kept
-    return tables
-
-
-def _without(clips: ClipTable, column: str, value: str) -> ClipTable:
-    if column not in clips.table.column_names:
-        return clips
-    return clips.select([index for index, found in enumerate(clips.column(column)) if str(found) != value])
+    return [
+        clips.select([index for index in range(len(clips)) if index not in held]) if held else clips
+        for clips, held in zip(tables, held_out_clips(arguments.sources, tables, hold_out), strict=True)
+    ]
 
 
 def _divide(codes: list[np.ndarray], fraction: float, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:

@@ -48,7 +48,7 @@ class TrainCodecArguments:
     output_dir: str = field(metadata={"help": "folder of the finished codec; training state lies there meanwhile"})
     sources: list[str] = field(metadata={"help": "folders of audio files, or anything `read_clips` reads"})
     hold_out: list[str] = field(
-        default_factory=list, metadata={"help": "clips to leave out, each as SOURCE:COLUMN=VALUE (esc10:fold=5)"}
+        default_factory=list, metadata={"help": "clips to leave out, each as [SOURCE:]COLUMN=VALUE (esc10:fold=5)"}
     )
     sampling_rate: int = field(default=24_000, metadata={"help": "of the codec, in Hz"})
     upsampling_ratios: list[int] = field(

@@ -42,10 +42,12 @@ def test_held_out_clips_and_the_others_make_up_the_whole(tmp_path: Path) -> None
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize("hold_out", ["fold=5", "esc10:fold", "fsdd:fold=5"])
-def test_a_malformed_hold_out_is_refused(hold_out: str) -> None:
-    with pytest.raises(ValueError, match="must be SOURCE:COLUMN=VALUE"):
-        load_waveforms(["esc10"], [hold_out], 24_000, -23.0)
+def test_a_folder_with_metadata_can_be_held_out_in_part(folder: Path) -> None:
+    (folder / "metadata.csv").write_text("file_name,label,fold\na/loud.wav,x,1\na/quiet.flac,x,2\n")
+    for entry in ("fold=2", f"{folder}:fold=2"):
+        assert len(load_waveforms([str(folder)], [entry], 8000, -23.0)) == 1
+    with pytest.raises(ValueError, match="hold_out 'fold=3' leaves no clip out"):
+        load_waveforms([str(folder)], ["fold=3"], 8000, -23.0)
 
 
 @pytest.mark.unit

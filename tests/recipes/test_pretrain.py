@@ -203,7 +203,7 @@ def with_folds(arguments: PretrainArguments, tone_csv: Path, monkeypatch: pytest
 @pytest.mark.unit
 def test_clips_held_out_are_never_read(with_folds: tuple[Any, list[str]], tone_csv: Path) -> None:
     arguments, loaded = with_folds
-    data = replace(arguments.data, hold_out={"fold": "2"})
+    data = replace(arguments.data, hold_out=["fold=2"])
     measures = pretrain.run(replace(arguments, data=data, training=FAST | {"num_train_epochs": 1}))
     with tone_csv.open() as file:
         folds = {row["file_name"]: row["fold"] for row in csv.DictReader(file)}
@@ -212,11 +212,10 @@ def test_clips_held_out_are_never_read(with_folds: tuple[Any, list[str]], tone_c
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("hold_out", [{"fold": "3"}, {"fol": "2"}])
-def test_holding_out_nothing_is_a_mistake(with_folds: tuple[Any, list[str]], hold_out: dict[str, str]) -> None:
+def test_holding_out_nothing_is_a_mistake(with_folds: tuple[Any, list[str]]) -> None:
     arguments, loaded = with_folds
-    with pytest.raises(ValueError, match=r"data.hold_out: no clip of the sources has '\d' in a column 'fold?'"):
-        pretrain.run(replace(arguments, data=replace(arguments.data, hold_out=hold_out)))
+    with pytest.raises(ValueError, match="hold_out 'fold=3' leaves no clip out"):
+        pretrain.run(replace(arguments, data=replace(arguments.data, hold_out=["fold=3"])))
     assert loaded == []
 
 

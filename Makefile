@@ -1,5 +1,6 @@
 # Everything a newcomer needs: `make quickstart`, then `make test`. All of it happens inside .venv.
 PYTHON ?= python3
+JOBS ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -7,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test transformers-tests quality bench wheel clean
+.PHONY: help quickstart test transformers-tests quality bench reproduce wheel clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1	/' | expand -t 24
@@ -28,6 +29,9 @@ quality: $(INSTALLED_DEV)  ## lint, format check, types
 
 bench: $(INSTALLED_DEV)  ## speed beside transformers.RoFormerModel and plain EncodecModel, as ratios
 	$(BIN)/python -m benchmarks
+
+reproduce: $(INSTALLED_DEV)  ## run what is left of benchmarks/experiments, JOBS=2 stages at a time; tables in runs/reproduce
+	$(BIN)/python -m benchmarks.reproduce --jobs $(JOBS)
 
 wheel: $(INSTALLED_DEV)  ## build dist/*.whl
 	rm -rf dist build

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-__all__ = ["dump_config", "parse_config"]
+__all__ = ["dump_config", "parse_config", "presets"]
 
 Config = TypeVar("Config")
 
@@ -130,17 +130,18 @@ def _split_command_line(argv: list[str]) -> tuple[str | None, dict[str, str]]:
     return config_name, overrides
 
 
-def _presets() -> dict[str, Path]:
+def presets() -> dict[str, Path]:
+    """The packaged config files by name."""
     folder = Path(__file__).parent.parent / "recipes" / "configs"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def _read_yaml(name: str, settings: Mapping[str, _Setting]) -> dict[str, Any]:
-    presets = _presets()
-    path = presets.get(name, Path(name))
+    packaged = presets()
+    path = packaged.get(name, Path(name))
     if not path.is_file():
         raise FileNotFoundError(
-            f"config file {name!r} does not exist; packaged presets: {', '.join(presets) or 'none'}"
+            f"config file {name!r} does not exist; packaged presets: {', '.join(packaged) or 'none'}"
         )
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -262,7 +263,7 @@ def _help(settings: Mapping[str, _Setting], description: str) -> str:
         description,
         "",
         "Arguments: [CONFIG] [--section.field VALUE ...]",
-        f"CONFIG is a YAML file or a packaged preset ({', '.join(_presets()) or 'none'}); options win over it",
+        f"CONFIG is a YAML file or a packaged preset ({', '.join(presets()) or 'none'}); options win over it",
     ]
     open_section = None
     for key, setting in settings.items():

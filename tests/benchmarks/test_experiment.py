@@ -10,7 +10,7 @@ import yaml
 
 from benchmarks.experiment import EXPERIMENTS, Experiment, Run, StageTemplate, plan, read_experiment, table
 
-PRETRAIN = StageTemplate("pretrain", "pretrain", "pretrain", {"data.hold_out": {"fold": "{fold}"}})
+PRETRAIN = StageTemplate("pretrain", "pretrain", "pretrain", {"data.hold_out": ["fold={fold}"]})
 TUNED = {"split.run_folds": ["{fold}"], "model.checkpoint": "{pretrain}", "seed": "{seed}"}
 FINETUNE = StageTemplate("finetune", "finetune", "esc10", TUNED)
 RANDOM = replace(FINETUNE, settings={"split.run_folds": ["{fold}"], "seed": "{seed}"})

@@ -1,4 +1,5 @@
-"""What ships in the package: a small codec, a small checkpoint pretrained on its codes, and spoken commands."""
+"""What ships in the package: a small codec, a small checkpoint pretrained on its codes, spoken commands, and the
+metrics as a module of `evaluate`."""
 
 from pathlib import Path
 
@@ -25,4 +26,9 @@ def example_wav() -> str:
     return str(_FOLDER / "commands" / "example_left.wav")
 
 
-__all__ = ["checkpoint_folder", "codec_folder", "commands_file", "example_wav"]
+def metric_folder() -> str:
+    """The folder that `evaluate.load` takes, offline; with the extra `evaluate` installed."""
+    return str(_FOLDER / "audio_classification")
+
+
+__all__ = ["checkpoint_folder", "codec_folder", "commands_file", "example_wav", "metric_folder"]

@@ -2,7 +2,8 @@
 
 import json
 import math
-from dataclasses import dataclass, field, replace
+import os
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +22,21 @@ from ..training.arguments import dump_config, parse_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints, save_final
 from ..training.console import quiet_transformers
 from ..training.launch import check_launch
+from ..training.masked_measures import (
+    Measures,
+    format_measures,
+    masked_counts,
+    masked_measures,
+    mean_measures,
+    unigram_baseline,
+)
+from ..training.model_card import write_pretraining_card
 from ..training.output import check_output, prepare_output, resumable
 from ..training.trainer import AudioTrainer, trainer_arguments
 
 __all__ = ["PretrainArguments", "main", "run"]
 
+MEASURES_FILE = "measures.json"
 
 TRAINING_DEFAULTS: dict[str, Any] = {
     "num_train_epochs": 12,
@@ -67,7 +78,17 @@ class NetworkArguments:
     rms_level_dbfs: float | None = field(
         default=None, metadata={"help": "level every clip is brought to before encoding; unchanged if null"}
     )
-    num_codebooks: int = field(default=4, metadata={"help": "codebooks read; 1 is the paper's C1"})
+    num_codebooks: int = field(default=4, metadata={"help": "codebooks read; 1 is one of them alone"})
+    fusion: Literal["sum", "each"] = field(
+        default="sum",
+        metadata={
+            "help": "one network for the summed embeddings of all codebooks, or, as in the paper, a network for each, "
+            "trained one after another into output_dir/codebook_1, codebook_2, ..."
+        },
+    )
+    codebook_index: int = field(
+        default=0, metadata={"help": "the codebook read if num_codebooks is 1; 0 to 3 are the paper's C1 to C4"}
+    )
     hidden_size: int = field(default=160, metadata={"help": "width of the encoder"})
     num_hidden_layers: int = field(default=4, metadata={"help": "layers"})
     num_attention_heads: int = field(default=4, metadata={"help": "attention heads"})
@@ -77,6 +98,18 @@ class NetworkArguments:
     codec_embeddings: bool = field(
         default=True, metadata={"help": "start the code embeddings from the codec's own vectors"}
     )
+
+    def __post_init__(self) -> None:
+        if self.num_codebooks < 1 or self.codebook_index < 0 or (self.codebook_index and self.num_codebooks > 1):
+            raise ValueError(
+                f"model.num_codebooks is {self.num_codebooks} and model.codebook_index {self.codebook_index}; at least "
+                "one codebook is read, and with num_codebooks 1 it may be another than the first, 0."
+            )
+
+    @property
+    def codebooks(self) -> range:
+        """The codebooks that are read, counted from 0."""
+        return range(self.codebook_index, self.codebook_index + self.num_codebooks)
 
 
 @dataclass(frozen=True)
@@ -113,11 +146,12 @@ def main(argv: list[str]) -> None:
         run(arguments)
 
 
-def run(arguments: PretrainArguments) -> dict[str, float]:
+def run(arguments: PretrainArguments) -> dict[str, Any]:
     """Trains, saves model, feature extractor and codec in `output_dir`, and returns and prints the measures.
 
     They are, on the validation clips and beside what code frequencies alone give: `accuracy` and `perplexity` of the
-    masked codes, `unigram_accuracy` and `unigram_perplexity`; and the number of clips.
+    masked codes, `unigram_accuracy` and `unigram_perplexity`, means over the codebooks; the same for each codebook,
+    `codebooks[C1]`, ...; and the number of clips.
 
     Raises:
         FileExistsError: `output_dir` holds something and neither `resume` nor `overwrite` is set, or is not ours.
@@ -127,55 +161,107 @@ def run(arguments: PretrainArguments) -> dict[str, float]:
     state = PartialState(cpu=use_cpu)
     training = TRAINING_DEFAULTS | arguments.training
     arguments = replace(arguments, world_size=state.num_processes, training=training)
-    recipe = dump_config(replace(arguments, resume=False, overwrite=False))
-    check_output(arguments.output_dir, recipe, resume=arguments.resume, overwrite=arguments.overwrite)
-    folder = Path(arguments.output_dir)
-    measures_file = folder / "measures.json"
-    if arguments.resume and measures_file.is_file():
-        print(f"The model in {folder} is finished; its measures are in {measures_file}")
-        return json.loads(measures_file.read_text(encoding="utf-8"))
+    check_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
+    measures = _finished(arguments)
+    if measures is None:
+        clips = _encode(arguments, None if use_cpu else state.device)
+        prepare_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
+        train = train_each if arguments.model.fusion == "each" else train_network
+        measures = train(arguments, clips, use_cpu)
+    if state.is_main_process:
+        print(format_measures(measures["codebooks"]))
+        print(f"The model is in {arguments.output_dir}")
+    return measures
 
+
+@dataclass(frozen=True)
+class PretrainingClips:
+    """Codes of the clips, (frames,) or (frames, codebooks) each with boundary tokens, to learn from and to measure."""
+
+    training: list[np.ndarray]
+    validation: list[np.ndarray]
+
+    def codebooks_read(self, model: NetworkArguments) -> "PretrainingClips":
+        """The codes of the codebooks that a network reads; of one alone without their axis."""
+        read = model.codebooks[0] if len(model.codebooks) == 1 else slice(len(model.codebooks))
+        return PretrainingClips(
+            *([ids if ids.ndim == 1 else ids[:, read] for ids in part] for part in (self.training, self.validation))
+        )
+
+
+def train_each(arguments: PretrainArguments, clips: PretrainingClips, use_cpu: bool) -> dict[str, Any]:
+    """Trains a network per codebook, each in its own folder, and returns the measures of all."""
+    codebooks: dict[str, Measures] = {}
+    for index in arguments.model.codebooks:
+        alone = replace(
+            arguments,
+            output_dir=str(Path(arguments.output_dir) / f"codebook_{index + 1}"),
+            model=replace(arguments.model, num_codebooks=1, codebook_index=index, fusion="sum"),
+        )
+        check_output(alone.output_dir, _recipe(alone), resume=alone.resume, overwrite=alone.overwrite)
+        measures = _finished(alone)
+        if measures is None:
+            prepare_output(alone.output_dir, _recipe(alone), resume=alone.resume, overwrite=alone.overwrite)
+            measures = train_network(alone, clips, use_cpu)
+        codebooks |= measures["codebooks"]
+    measures = _all_measures(codebooks, clips)
+    if PartialState().is_main_process:
+        _write_measures(arguments, measures)
+    return measures
+
+
+def train_network(arguments: PretrainArguments, clips: PretrainingClips, use_cpu: bool) -> dict[str, Any]:
+    """Trains one network in `output_dir`, from its newest checkpoint if `resume` is set, and returns its measures."""
+    folder = Path(arguments.output_dir)
     extractor = load_extractor(arguments.model)
-    device = None if use_cpu else state.device
-    tables = _read_sources(arguments.data)
-    codes = [
-        versions[0].input_ids
-        for clips in tables
-        for versions in codes_of_clips(clips, extractor, skip_bad=arguments.data.skip_bad, device=device).values()
-    ]
-    prepare_output(arguments.output_dir, recipe, resume=arguments.resume, overwrite=arguments.overwrite)
-    training_codes, validation_codes = _divide(codes, arguments.data.validation_fraction, arguments.seed)
+    read = clips.codebooks_read(arguments.model)
     set_seed(arguments.seed)
     model = build_model(arguments.model, extractor)
-    trainer = build_trainer(model, extractor, training_codes, validation_codes, arguments, use_cpu)
+    trainer = build_trainer(model, extractor, read, arguments, use_cpu)
     trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder) if arguments.resume else None)
-    evaluation = trainer.evaluate()
-    unigram = unigram_baseline(training_codes, validation_codes, extractor.codebook_size)
-    measures = {
-        "accuracy": evaluation["eval_accuracy"],
-        "perplexity": math.exp(evaluation["eval_loss"]),
-        "unigram_accuracy": unigram["accuracy"],
-        "unigram_perplexity": unigram["perplexity"],
-        "training_clips": len(training_codes),
-        "validation_clips": len(validation_codes),
-    }
+    counts = np.asarray(trainer.predict(_dataset(read.validation)).predictions)
+    measures = _all_measures(measure_codebooks(counts, read, arguments.model, extractor.codebook_size), clips)
+    weights = trainer.gather_weights()
     if trainer.is_world_process_zero():
-        save_final(model, extractor, folder)
-        measures_file.write_text(json.dumps(measures, indent=1), encoding="utf-8")
+        save_final(model, extractor, folder, weights)
+        write_pretraining_card(
+            folder,
+            measures=measures,
+            recipe=asdict(arguments),
+            sources=arguments.data.sources,
+            codec=arguments.model.codec,
+            history=trainer.state.log_history,
+        )
+        _write_measures(arguments, measures)
         remove_checkpoints(folder)
-        print(f"masked accuracy {measures['accuracy']:.3f} (most frequent code: {unigram['accuracy']:.3f})")
-        print(f"masked perplexity {measures['perplexity']:.1f} (unigram: {unigram['perplexity']:.1f})")
-        print(f"The model is in {folder}")
     trainer.accelerator.wait_for_everyone()
     return measures
 
 
+def measure_codebooks(
+    counts: np.ndarray, clips: PretrainingClips, arguments: NetworkArguments, codebook_size: int
+) -> dict[str, Measures]:
+    """The measures of each codebook that is read, from `masked_counts` of the validation clips."""
+    columns = (*masked_measures(counts), *unigram_baseline(clips.training, clips.validation, codebook_size))
+    return {
+        f"C{index + 1}": Measures(
+            accuracy=float(accuracy),
+            perplexity=float(perplexity),
+            unigram_accuracy=float(unigram_accuracy),
+            unigram_perplexity=float(unigram_perplexity),
+        )
+        for index, accuracy, perplexity, unigram_accuracy, unigram_perplexity in zip(
+            arguments.codebooks, *columns, strict=True
+        )
+    }
+
+
 def load_extractor(arguments: NetworkArguments) -> AudioFormerFeatureExtractor:
-    """A feature extractor for the codec."""
+    """A feature extractor for the codec, which gives all codebooks up to the last that is read."""
     with quiet_transformers():
         return AudioFormerFeatureExtractor.from_codec(
             arguments.codec or assets.codec_folder(),
-            num_codebooks=arguments.num_codebooks,
+            num_codebooks=arguments.codebooks[-1] + 1,
             rms_level_dbfs=arguments.rms_level_dbfs,
         )
 
@@ -183,8 +269,7 @@ def load_extractor(arguments: NetworkArguments) -> AudioFormerFeatureExtractor:
 def build_trainer(
     model: AudioFormerForMaskedLM,
     extractor: AudioFormerFeatureExtractor,
-    training_codes: list[np.ndarray],
-    validation_codes: list[np.ndarray],
+    clips: PretrainingClips,
     arguments: PretrainArguments,
     use_cpu: bool,
 ) -> AudioTrainer:
@@ -206,14 +291,12 @@ def build_trainer(
             seed=arguments.seed,
             use_cpu=use_cpu,
         ),
-        train_dataset=CodeDataset(
-            [[CodeVersion(ids)] for ids in training_codes], augmentation=_crop(arguments, extractor)
-        ),
-        eval_dataset=CodeDataset([[CodeVersion(ids)] for ids in validation_codes]),
+        train_dataset=_dataset(clips.training, _crop(arguments, extractor)),
+        eval_dataset=_dataset(clips.validation),
         data_collator=collator,
         eval_collator=replace(collator),
         compute_metrics=_masked_accuracy,
-        preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(dim=-1),
+        preprocess_logits_for_metrics=masked_counts,
         processing_class=extractor,
     )
 
@@ -224,6 +307,7 @@ def build_model(arguments: NetworkArguments, extractor: AudioFormerFeatureExtrac
         codebook_size=extractor.codebook_size,
         num_codebooks=arguments.num_codebooks,
         fusion="sum" if arguments.num_codebooks > 1 else "first",
+        codebook_index=arguments.codebook_index,
         hidden_size=arguments.hidden_size,
         num_hidden_layers=arguments.num_hidden_layers,
         num_attention_heads=arguments.num_attention_heads,
@@ -234,7 +318,7 @@ def build_model(arguments: NetworkArguments, extractor: AudioFormerFeatureExtrac
     )
     model = AudioFormerForMaskedLM(config)
     if arguments.codec_embeddings:
-        start_from_codec(model, extractor.load_codec().codebook_vectors()[: arguments.num_codebooks])
+        start_from_codec(model, extractor.load_codec().codebook_vectors()[list(arguments.codebooks)])
     return model
 
 
@@ -257,24 +341,15 @@ def start_from_codec(model: AudioFormerForMaskedLM, vectors: torch.Tensor) -> No
     table[:, : config.codebook_size, turned.shape[-1] :] = 0
 
 
-def unigram_baseline(
-    training_codes: list[np.ndarray], validation_codes: list[np.ndarray], codebook_size: int
-) -> dict[str, float]:
-    """Accuracy and perplexity of predicting codes by their training frequency (add-one), mean over codebooks."""
-    train, test = (_stacked(codes, codebook_size) for codes in (training_codes, validation_codes))
-    counts = np.stack([np.bincount(column, minlength=codebook_size) for column in train.T]) + 1.0
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    books = np.arange(test.shape[1])
-    return {
-        "accuracy": float((test == counts.argmax(axis=1)).mean()),
-        "perplexity": float(np.exp(-np.log(shares[books, test]).mean())),
-    }
-
-
-def _stacked(codes: list[np.ndarray], codebook_size: int) -> np.ndarray:
-    """All frames of all clips, (frames, codebooks), without special tokens."""
-    frames = np.concatenate([clip.reshape(len(clip), -1) for clip in codes])
-    return frames[(frames < codebook_size).all(axis=1)]
+def _encode(arguments: PretrainArguments, device: torch.device | None) -> PretrainingClips:
+    """The codes of all sources' clips, divided at random but always in the same way."""
+    extractor = load_extractor(arguments.model)
+    codes = [
+        versions[0].input_ids
+        for clips in _read_sources(arguments.data)
+        for versions in codes_of_clips(clips, extractor, skip_bad=arguments.data.skip_bad, device=device).values()
+    ]
+    return _divide(codes, arguments.data.validation_fraction, arguments.seed)
 
 
 def _read_sources(arguments: SourceArguments) -> list[ClipTable]:
@@ -287,12 +362,16 @@ def _read_sources(arguments: SourceArguments) -> list[ClipTable]:
     ]
 
 
-def _divide(codes: list[np.ndarray], fraction: float, seed: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _divide(codes: list[np.ndarray], fraction: float, seed: int) -> PretrainingClips:
     if len(codes) < 2:
         raise ValueError(f"data.sources give {len(codes)} clips to learn from; at least two are needed.")
     order = np.random.default_rng(seed).permutation(len(codes))
     num_validation = max(1, round(fraction * len(codes)))
-    return [codes[i] for i in order[num_validation:]], [codes[i] for i in order[:num_validation]]
+    return PretrainingClips([codes[i] for i in order[num_validation:]], [codes[i] for i in order[:num_validation]])
+
+
+def _dataset(codes: list[np.ndarray], augmentation: CodeAugmentation | None = None) -> CodeDataset:
+    return CodeDataset([[CodeVersion(ids)] for ids in codes], augmentation=augmentation)
 
 
 def _crop(arguments: PretrainArguments, extractor: AudioFormerFeatureExtractor) -> CodeAugmentation:
@@ -302,5 +381,34 @@ def _crop(arguments: PretrainArguments, extractor: AudioFormerFeatureExtractor) 
 
 
 def _masked_accuracy(prediction: EvalPrediction) -> dict[str, float]:
-    labels = np.asarray(prediction.label_ids)
-    return {"accuracy": float((np.asarray(prediction.predictions) == labels)[labels != -100].mean())}
+    accuracy, _ = masked_measures(np.asarray(prediction.predictions))
+    return {"accuracy": float(accuracy.mean())}
+
+
+def _recipe(arguments: PretrainArguments) -> str:
+    return dump_config(replace(arguments, resume=False, overwrite=False))
+
+
+def _all_measures(codebooks: dict[str, Measures], clips: PretrainingClips) -> dict[str, Any]:
+    return {
+        **mean_measures(codebooks),
+        "training_clips": len(clips.training),
+        "validation_clips": len(clips.validation),
+        "codebooks": codebooks,
+    }
+
+
+def _finished(arguments: PretrainArguments) -> dict[str, Any] | None:
+    """The measures of a model that is finished and to be gone on with."""
+    file = Path(arguments.output_dir) / MEASURES_FILE
+    if not (arguments.resume and file.is_file()):
+        return None
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _write_measures(arguments: PretrainArguments, measures: dict[str, Any]) -> None:
+    """Writes them in one atomic step, since they say that the model is finished."""
+    file = Path(arguments.output_dir) / MEASURES_FILE
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(measures, indent=1), encoding="utf-8")
+    os.replace(temporary, file)

@@ -8,10 +8,12 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from .console import quiet_transformers
 
@@ -20,7 +22,14 @@ if TYPE_CHECKING:
 
     from ..models.audioformer.feature_extraction_audioformer import AudioFormerFeatureExtractor
 
-__all__ = ["check_finite", "mark_complete", "newest_complete_checkpoint", "remove_checkpoints", "save_final"]
+__all__ = [
+    "check_finite",
+    "mark_complete",
+    "newest_complete_checkpoint",
+    "remove_checkpoints",
+    "save_final",
+    "weights_held_here",
+]
 
 MARKER = "complete.json"
 
@@ -52,9 +61,9 @@ def newest_complete_checkpoint(output_dir: str | os.PathLike[str]) -> str | None
     return None
 
 
-def check_finite(model: torch.nn.Module) -> None:
+def check_finite(weights: Mapping[str, torch.Tensor]) -> None:
     """Raises a ValueError if a weight is NaN or infinite, so that such weights are never saved."""
-    for name, weight in model.named_parameters():
+    for name, weight in weights.items():
         if not torch.isfinite(weight).all():
             raise ValueError(
                 f"the weights {name} are no longer finite and are not saved. Train again from the last checkpoint with "
@@ -62,11 +71,29 @@ def check_finite(model: torch.nn.Module) -> None:
             )
 
 
-def save_final(model: "PreTrainedModel", extractor: "AudioFormerFeatureExtractor", folder: Path) -> None:
-    """Leaves a folder that works alone, with model, feature extractor and codec."""
-    check_finite(model)
+def weights_held_here(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights that this process holds: all of them, or its shards under DeepSpeed ZeRO-3 and FSDP."""
+    held: dict[str, torch.Tensor] = {}
+    for name, weight in model.named_parameters():
+        shard = getattr(weight, "ds_tensor", weight)  # ZeRO-3 leaves an empty parameter in the model
+        held[name] = shard.to_local() if isinstance(shard, DTensor) else shard
+    return held
+
+
+def save_final(
+    model: "PreTrainedModel",
+    extractor: "AudioFormerFeatureExtractor",
+    folder: Path,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Leaves a folder that works alone, with model, feature extractor and codec.
+
+    `weights` are those of a model whose own are shards; see `AudioTrainer.gather_weights`.
+    """
+    weights = model.state_dict() if weights is None else weights
+    check_finite(weights)
     with quiet_transformers():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, state_dict=dict(weights))
         extractor.save_pretrained(folder, include_codec=True)
 
 

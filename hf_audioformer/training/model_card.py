@@ -9,10 +9,12 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from .masked_measures import format_measures
 from .results import SplitResult
 
-__all__ = ["write_model_card"]
+__all__ = ["write_model_card", "write_pretraining_card"]
 
+BUNDLED_CODEC = "the small codec of hf_audioformer, which is under CC BY-SA 4.0 (card `audioformer-codec-small.md`)"
 PACKAGES = ("hf_audioformer", "transformers", "torch", "torchaudio", "accelerate", "datasets")
 
 BODY = """
@@ -63,6 +65,59 @@ than those trained on were not tested. Scores are not calibrated probabilities.
 {environment}
 """
 
+
+PRETRAINING_BODY = """
+# AudioFormer pretrained on {source}
+
+An [AudioFormer](https://arxiv.org/abs/2308.07221) (a rotary-position encoder over the codes of a neural audio codec)
+pretrained by predicting masked codes, without labels.
+It reads the codes of {codec}.
+The folder holds the model, its feature extractor and the codec; it works without a network.
+
+## Use
+
+```python
+import hf_audioformer
+from transformers import AutoFeatureExtractor, AutoModel
+
+checkpoint = "PATH_OR_ID_OF_THIS_CHECKPOINT"
+extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
+model = AutoModel.from_pretrained(checkpoint)
+clip = hf_audioformer.load_audio("clip.wav")
+features = extractor(clip["array"], sampling_rate=clip["sampling_rate"], return_tensors="pt")
+frames = model(**features).last_hidden_state
+```
+
+A classifier on top of it:
+`hf-audioformer finetune --model.checkpoint PATH_OR_ID_OF_THIS_CHECKPOINT --data.source CLIPS --output_dir FOLDER`.
+
+## Results
+
+On {validation_clips} clips drawn from the sources and not learnt from ({training_clips} were); always the same codes
+were masked. *Unigram* is guessing by the frequency of each code among the clips learnt from.
+
+{measures}
+
+### Training
+
+| epoch | training loss |
+| --- | --- |
+{history}
+
+## Recipe
+
+```yaml
+{recipe}```
+
+## Limits
+
+It has heard the sources above alone, and whatever it is tested on must not be among them: `hold_out` in the recipe says
+what was left out. How useful its vectors are was not measured here.
+
+## Environment
+
+{environment}
+"""
 
 # For what starts from the bundled checkpoint; of other checkpoints and their codecs the licence is not known here.
 BUNDLED_LICENCE = """## Licence
@@ -130,11 +185,58 @@ def write_model_card(
         seconds=result.seconds,
         history=_history_rows(history),
         licence="" if base_model else BUNDLED_LICENCE,
-        recipe=yaml.safe_dump(_public(recipe), sort_keys=False, allow_unicode=True),
-        environment="\n".join(f"* {package} {version(package)}" for package in PACKAGES)
-        + f"\n* Python {platform.python_version()}",
+        recipe=_recipe_yaml(recipe),
+        environment=_environment(),
     )
     ModelCard(f"---\n{data.to_yaml()}\n---\n{text}").save(folder / "README.md")
+
+
+def write_pretraining_card(
+    folder: Path,
+    *,
+    measures: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    sources: Sequence[str],
+    codec: str | None,
+    history: Sequence[Mapping[str, Any]],
+) -> None:
+    """Writes `README.md` into the folder of a model pretrained by masking.
+
+    Args:
+        measures: `codebooks`, as `format_measures` takes them, and how many `training_clips` and `validation_clips`.
+        recipe: The resolved settings; of local paths only the last part is told.
+        sources: What it learnt from, as the recipe names it.
+        codec: Hub id or folder of the codec; the bundled one if not given.
+        history: The Trainer's log.
+    """
+    source = ", ".join(map(_public, sources))
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="feature-extraction",
+        tags=["audioformer", "hf_audioformer", "masked-language-modeling"],
+        datasets=[name for name in sources if "/" in name and not Path(name).exists()] or None,
+        model_name=f"AudioFormer pretrained on {source}",
+    )
+    text = PRETRAINING_BODY.format(
+        source=source,
+        codec=BUNDLED_CODEC if codec is None else f"the codec `{_public(codec)}`",
+        training_clips=measures["training_clips"],
+        validation_clips=measures["validation_clips"],
+        measures=format_measures(measures["codebooks"]),
+        history="\n".join(f"| {entry['epoch']:g} | {entry['loss']:.4f} |" for entry in history if "loss" in entry),
+        recipe=_recipe_yaml(recipe),
+        environment=_environment(),
+    )
+    ModelCard(f"---\n{data.to_yaml()}\n---\n{text}").save(folder / "README.md")
+
+
+def _recipe_yaml(recipe: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(_public(recipe), sort_keys=False, allow_unicode=True)
+
+
+def _environment() -> str:
+    packages = [f"* {package} {version(package)}" for package in PACKAGES]
+    return "\n".join([*packages, f"* Python {platform.python_version()}"])
 
 
 def _history_rows(history: Sequence[Mapping[str, Any]]) -> str:

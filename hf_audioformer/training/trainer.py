@@ -1,6 +1,7 @@
 """The one Trainer of all recipes: Transformers' own, with what it gets wrong for audio set right."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from transformers import (
 )
 from transformers.trainer_utils import TrainOutput
 
-from .checkpoints import check_finite, mark_complete
+from .checkpoints import check_finite, mark_complete, weights_held_here
 from .console import EpochLines, quiet_transformers
 from .launch import check_world_size
 
@@ -63,8 +64,8 @@ class AudioTrainer(Trainer):
     Takes the keyword arguments of `transformers.Trainer`, and:
 
     Args:
-        eval_collator: Makes the batches of evaluation; `data_collator` if not given. A collator that draws masks needs
-            a second one, so that all evaluations see the same masks.
+        eval_collator: Makes the batches of evaluation and prediction; `data_collator` if not given. A collator that
+            draws masks needs a second one, so that all evaluations see the same masks.
 
     Raises:
         ValueError: The launch would train each process alone, or the loss became NaN or infinite.
@@ -108,12 +109,19 @@ class AudioTrainer(Trainer):
         return _with_own_generator(super().get_train_dataloader())
 
     def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
-        return _with_own_generator(super().get_test_dataloader(test_dataset))
+        with self._evaluating():
+            return _with_own_generator(super().get_test_dataloader(test_dataset))
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        with self._evaluating():
+            return _with_own_generator(super().get_eval_dataloader(eval_dataset))
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Has data loaders made with the collator of evaluation."""
         training_collator, self.data_collator = self.data_collator, self.eval_collator
         try:
-            return _with_own_generator(super().get_eval_dataloader(eval_dataset))
+            yield
         finally:
             self.data_collator = training_collator
 
@@ -130,12 +138,18 @@ class AudioTrainer(Trainer):
         return loss
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        check_finite(model)
+        check_finite(weights_held_here(model))
         with quiet_transformers():
             super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             mark_complete(f"{self._get_output_dir(trial=trial)}/checkpoint-{self.state.global_step}")
+
+    def gather_weights(self) -> dict[str, torch.Tensor]:
+        """The whole weights, also where processes hold shards; all processes must call it, the first one gets all."""
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            return self.accelerator.get_state_dict(self.model_wrapped)
+        return self.accelerator.unwrap_model(self.model, keep_torch_compile=False).state_dict()
 
 
 class WholeStepSampler(Sampler[int]):

@@ -1,8 +1,7 @@
 """Masked pretraining: what is measured, what the network starts from, and what it never sees."""
 
 import csv
-import math
-from collections import Counter
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from hf_audioformer.recipes.pretrain import (
     PretrainArguments,
     SourceArguments,
     start_from_codec,
-    unigram_baseline,
 )
 from hf_audioformer.training.arguments import dump_config
 
@@ -53,15 +51,17 @@ def test_two_steps_leave_a_checkpoint_and_the_measures(
     assert cli.main(["pretrain", str(tmp_path / "config.yaml")]) == 0
     printed = capfd.readouterr()
     assert all("encode" in line for line in printed.err.splitlines() if line.strip())
-    epoch, accuracy, perplexity, where = printed.out.splitlines()
+    epoch, head, _, first, second, mean, where = printed.out.splitlines()
     assert epoch.startswith("epoch 1/1  loss ")
-    assert accuracy.startswith("masked accuracy 0.")
-    assert perplexity.startswith("masked perplexity ")
+    assert head == "| codebook | masked accuracy | unigram | masked perplexity | unigram |"
+    assert [row.split()[1] for row in (first, second, mean)] == ["C1", "C2", "mean"]
     assert where == f"The model is in {arguments.output_dir}"
 
     files = {path.name for path in Path(arguments.output_dir).iterdir()}
     checkpoint = {"codec", "config.json", "model.safetensors", "preprocessor_config.json"}
-    assert files == checkpoint | {"recipe.yaml", "measures.json"}
+    assert files == checkpoint | {"recipe.yaml", "measures.json", "README.md"}
+    assert head in (Path(arguments.output_dir) / "README.md").read_text()
+    assert str(tmp_path) not in (Path(arguments.output_dir) / "README.md").read_text()
     extractor = AutoFeatureExtractor.from_pretrained(arguments.output_dir)
     features = extractor(np.zeros(24_000), sampling_rate=24_000, return_tensors="pt")
     model = AutoModelForMaskedLM.from_pretrained(arguments.output_dir)
@@ -76,7 +76,9 @@ def test_measures_lie_where_a_random_network_starts(arguments: PretrainArguments
     assert 0 <= measures["accuracy"] < 0.1
     assert measures["unigram_perplexity"] < 64
     longer = replace(arguments, training=FAST | {"learning_rate": 1e-12, "num_train_epochs": 3}, overwrite=True)
-    assert pretrain.run(longer) == pytest.approx(measures)  # the same masks, whatever the epoch
+    again = pretrain.run(longer)
+    for codebook in ("C1", "C2"):
+        assert again["codebooks"][codebook] == pytest.approx(measures["codebooks"][codebook])  # the same masks
 
 
 @pytest.mark.invariant
@@ -100,12 +102,10 @@ def test_a_resumed_run_equals_an_unbroken_one(
         pretrain.run(arguments)
     monkeypatch.setattr(pretrain, "build_trainer", original)
     resumed = replace(arguments, resume=True)
-    assert pretrain.run(resumed) == pytest.approx(expected, rel=1e-5)
-    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("unbroken", "run"))
-    for name, weight in one.items():
-        torch.testing.assert_close(other[name], weight, atol=1e-6, rtol=0)
+    assert pretrain.run(resumed) == expected
+    assert_same_weights(tmp_path / "unbroken", tmp_path / "run")
     before = (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns
-    assert pretrain.run(resumed) == pytest.approx(expected, rel=1e-5)
+    assert pretrain.run(resumed) == expected
     assert (tmp_path / "run" / "model.safetensors").stat().st_mtime_ns == before
 
 
@@ -123,28 +123,59 @@ def test_accumulation_equals_a_large_batch(arguments: PretrainArguments, tmp_pat
         torch.testing.assert_close(small[name], weight, atol=1e-5, rtol=0)
 
 
-@pytest.mark.reference
-def test_the_unigram_baseline_is_a_count() -> None:
-    random = np.random.default_rng(0)
-    size = 5
-    train, test = (
-        [random.integers(size + 4, size=(frames, 2)) ** 2 // 9 for frames in lengths]
-        for lengths in ((40, 30), (20, 25))
-    )
-    found = unigram_baseline(train, test, size)
+@pytest.mark.invariant
+def test_a_network_per_codebook_is_what_each_gives_alone(
+    arguments: PretrainArguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a run that ended between two of them goes on with the second."""
+    each = replace(arguments, model=replace(arguments.model, fusion="each"))
+    original, trained = pretrain.build_trainer, []
 
-    def codes(clips: list[np.ndarray], book: int) -> list[int]:
-        return [int(frame[book]) for clip in clips for frame in clip if max(frame) < size]
+    def build_one(*args: Any) -> Any:
+        if trained:
+            raise KeyboardInterrupt
+        trained.append(args)
+        return original(*args)
 
-    right, surprise, total = 0, 0.0, 0
-    for book in range(2):
-        counts = Counter(codes(train, book))
-        best = max(range(size), key=lambda code: counts[code])
-        for code in codes(test, book):
-            right += code == best
-            surprise -= math.log((counts[code] + 1) / (len(codes(train, book)) + size))
-            total += 1
-    assert found == {"accuracy": pytest.approx(right / total), "perplexity": pytest.approx(math.exp(surprise / total))}
+    monkeypatch.setattr(pretrain, "build_trainer", build_one)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.run(each)
+    monkeypatch.setattr(pretrain, "build_trainer", original)
+    first = (tmp_path / "run" / "codebook_1" / "model.safetensors").stat().st_mtime_ns
+    measures = pretrain.run(replace(each, resume=True))
+    assert (tmp_path / "run" / "codebook_1" / "model.safetensors").stat().st_mtime_ns == first
+    assert json.loads((tmp_path / "run" / "measures.json").read_text()) == measures
+    assert measures["accuracy"] == np.mean([row["accuracy"] for row in measures["codebooks"].values()])
+
+    for index in (0, 1):
+        model = replace(arguments.model, num_codebooks=1, codebook_index=index)
+        folder = tmp_path / f"alone_{index}"
+        alone = pretrain.run(replace(arguments, output_dir=str(folder), model=model))
+        name = f"C{index + 1}"
+        assert alone["codebooks"] == {name: measures["codebooks"][name]}
+        part = tmp_path / "run" / f"codebook_{index + 1}"
+        assert_same_weights(part, folder)
+        extractor = AutoFeatureExtractor.from_pretrained(part)
+        features = extractor(np.random.default_rng(0).normal(size=24_000), sampling_rate=24_000, return_tensors="pt")
+        assert features["input_ids"].shape == ((1, 77, 2) if index else (1, 77))
+        logits = AutoModelForMaskedLM.from_pretrained(part)(**features).logits
+        assert logits.shape == (1, 77, 68)
+        column = features["input_ids"][..., index] if index else features["input_ids"]
+        torch.testing.assert_close(AutoModelForMaskedLM.from_pretrained(part)(column).logits, logits)
+
+
+def assert_same_weights(folder: Path, other: Path) -> None:
+    one, two = (load_file(path / "model.safetensors") for path in (folder, other))
+    assert one.keys() == two.keys()
+    for name, weight in one.items():
+        assert torch.equal(two[name], weight), name
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("sizes", [{"num_codebooks": 0}, {"codebook_index": -1}, {"codebook_index": 1}])
+def test_codebooks_that_are_not_there_are_refused(sizes: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=r"num_codebooks is \d and model.codebook_index .*; at least one codebook"):
+        NetworkArguments(**sizes)
 
 
 @pytest.mark.unit

@@ -8,10 +8,22 @@ one threshold, as they do there. `python -m benchmarks.metrics_speed` holds both
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
-__all__ = ["classes_left_out", "classification_metrics", "per_class_table", "regression_metrics"]
+__all__ = [
+    "class_probabilities",
+    "classes_left_out",
+    "classification_metrics",
+    "confusion_matrix",
+    "per_class_table",
+    "precisions_at_positives",
+    "regression_metrics",
+]
+
+# So many (clip, label) pairs are ranked at once: bounds the memory, not the result.
+RANKED_TOGETHER = 4096
 
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -43,8 +55,8 @@ def classes_left_out(labels: np.ndarray, names: Sequence[str]) -> list[str]:
 def per_class_table(logits: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[dict[str, float | str]]:
     """One row per class, arguments as for `classification_metrics`.
 
-    Single label: `name`, `clips`, `precision`, `recall`, `f1`. Multi-label: `name`, `clips`, `average_precision`, `auc`
-    (NaN where undefined).
+    All have `name`, `clips`, `average_precision` and `auc` (NaN where undefined), for single labels those of the class
+    against all others by its probability; single labels also `precision`, `recall` and `f1`, 0 where undefined.
 
     Raises:
         ValueError: as `classification_metrics`, or if there is not one name per class.
@@ -52,19 +64,44 @@ def per_class_table(logits: np.ndarray, labels: np.ndarray, names: Sequence[str]
     logits, labels = _checked(logits, labels)
     if len(names) != logits.shape[1]:
         raise ValueError(f"{len(names)} names for {logits.shape[1]} classes; give one name per class")
-    if labels.ndim == 2:
-        precisions, aucs = _rank_scores(logits.T, labels.T)
-        columns = {"clips": labels.sum(0), "average_precision": precisions, "auc": aucs}
-    else:
-        from sklearn.metrics import precision_recall_fscore_support
-
-        classes = range(logits.shape[1])
-        scores = precision_recall_fscore_support(labels, logits.argmax(1), labels=classes, zero_division=0)
-        columns = {"clips": scores[3], "precision": scores[0], "recall": scores[1], "f1": scores[2]}
+    one_hot = labels if labels.ndim == 2 else labels[:, None] == np.arange(logits.shape[1])
+    scores = logits if labels.ndim == 2 else _log_softmax(logits)
+    precisions, aucs = _rank_scores(scores.T, one_hot.T)
+    columns = {"clips": one_hot.sum(0), "average_precision": precisions, "auc": aucs}
+    if labels.ndim == 1:
+        confusion = confusion_matrix(logits, labels)
+        hits, true, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+        columns["precision"] = hits / np.maximum(predicted, 1)
+        columns["recall"] = hits / np.maximum(true, 1)
+        columns["f1"] = 2 * hits / np.maximum(true + predicted, 1)
     return [
         {"name": name} | {key: column[index].item() for key, column in columns.items()}
         for index, name in enumerate(names)
     ]
+
+
+def confusion_matrix(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Counts of clips, int64 (classes, classes): rows are the true classes of `labels` (clips,), columns the best."""
+    classes = logits.shape[1]
+    return np.bincount(labels * classes + logits.argmax(1), minlength=classes**2).reshape(classes, classes)
+
+
+def class_probabilities(logits: np.ndarray, *, multi_label: bool) -> np.ndarray:
+    """float64 (clips, classes): each class by itself if `multi_label`, otherwise a distribution over the classes."""
+    from scipy.special import expit
+
+    return expit(logits.astype(np.float64)) if multi_label else np.exp(_log_softmax(logits))
+
+
+def precisions_at_positives(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """The points of a precision-recall curve: at each positive clip, best first, the share of positives among all
+    clips that score at least as high. Their mean is the average precision.
+
+    Args:
+        scores: (clips,)
+        positive: Booleans (clips,)
+    """
+    return _precisions(np.sort(scores), np.sort(scores[positive]))[::-1]
 
 
 def regression_metrics(predictions: np.ndarray, targets: np.ndarray) -> dict[str, float]:
@@ -91,14 +128,13 @@ def regression_metrics(predictions: np.ndarray, targets: np.ndarray) -> dict[str
 
 
 def _single_label_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    from sklearn.metrics import f1_score, recall_score
-
-    predictions = logits.argmax(1)
-    recall = recall_score(labels, predictions, labels=np.unique(labels), average="macro")
+    confusion = confusion_matrix(logits, labels)
+    hits, true, predicted = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    named = true + predicted > 0
     return {
-        "accuracy": float(np.mean(predictions == labels)),
-        "balanced_accuracy": float(recall),
-        "macro_f1": float(f1_score(labels, predictions, average="macro", zero_division=0)),
+        "accuracy": float(hits.sum() / len(labels)),
+        "balanced_accuracy": float(np.mean(hits[true > 0] / true[true > 0])),
+        "macro_f1": float(np.mean(2 * hits[named] / (true + predicted)[named])),
     }
 
 
@@ -112,13 +148,11 @@ def _multi_label_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, fl
     hits, counted = (predictions & labels).sum(0), predictions.sum(0) + labels.sum(0)
     precisions, aucs = _rank_scores(logits.T, labels.T)
     mauc = float(np.nanmean(aucs)) if np.isfinite(aucs).any() else float("nan")
-    labelled = labels.any(1)
-    clip_precisions, _ = _rank_scores(logits[labelled], labels[labelled])
     return {
         "map": float(np.nanmean(precisions)),
         "mauc": mauc,
         "dprime": float(np.sqrt(2) * ndtri(mauc)),
-        "lwlrap": float(np.average(clip_precisions, weights=labels[labelled].sum(1))),
+        "lwlrap": _lwlrap(logits, labels),
         "micro_f1": float(2 * hits.sum() / counted.sum()),
         "macro_f1": float(np.mean(2 * hits[has_positive] / counted[has_positive])),
         "skipped_classes": float((~has_positive).sum()),
@@ -135,15 +169,41 @@ def _rank_scores(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, 
     scores, positive = np.ascontiguousarray(scores), np.ascontiguousarray(positive)
     precisions, areas = np.full((2, len(scores)), np.nan)
     for row in np.flatnonzero(positive.any(1)):
-        everything = np.sort(scores[row])
-        positives = np.sort(scores[row, positive[row]])
+        everything, positives = np.sort(scores[row]), np.sort(scores[row, positive[row]])
+        precisions[row] = np.mean(_precisions(everything, positives))
         negatives = len(everything) - len(positives)
-        less, less_positive = everything.searchsorted(positives), positives.searchsorted(positives)
-        precisions[row] = np.mean((len(positives) - less_positive) / (len(everything) - less))
         if negatives:
-            up_to = everything.searchsorted(positives, "right") - positives.searchsorted(positives, "right")
-            areas[row] = np.mean(less - less_positive + up_to) / (2 * negatives)
+            less, up_to = (_negatives_below(everything, positives, side) for side in ("left", "right"))
+            areas[row] = np.mean(less + up_to) / (2 * negatives)
     return precisions, areas
+
+
+def _precisions(everything: np.ndarray, positives: np.ndarray) -> np.ndarray:
+    """At each positive, both arguments sorted: the share of positives among what scores at least as high."""
+    at_least = len(everything) - everything.searchsorted(positives)
+    return (len(positives) - positives.searchsorted(positives)) / at_least
+
+
+def _negatives_below(everything: np.ndarray, positives: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
+    """How many negatives score less than each positive, or ("right") up to as much; both arguments sorted."""
+    return everything.searchsorted(positives, side) - positives.searchsorted(positives, side)
+
+
+def _lwlrap(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over all (clip, label) pairs of the precision among the classes that score at least as high in that clip."""
+    clips, classes = np.nonzero(labels)
+    total = 0.0
+    for start in range(0, len(clips), RANKED_TOGETHER):
+        rows, columns = clips[start : start + RANKED_TOGETHER], classes[start : start + RANKED_TOGETHER]
+        at_least = logits[rows] >= logits[rows, columns][:, None]
+        total += float(((at_least & labels[rows]).sum(1) / at_least.sum(1)).sum())
+    return total / len(clips)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    from scipy.special import log_softmax
+
+    return log_softmax(logits.astype(np.float64), axis=1)
 
 
 def _checked(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

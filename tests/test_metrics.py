@@ -11,10 +11,21 @@ from sklearn.metrics import (
     balanced_accuracy_score,
     f1_score,
     label_ranking_average_precision_score,
+    precision_recall_curve,
+    precision_recall_fscore_support,
     roc_auc_score,
 )
+from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
-from hf_audioformer.metrics import classes_left_out, classification_metrics, per_class_table, regression_metrics
+from hf_audioformer.metrics import (
+    class_probabilities,
+    classes_left_out,
+    classification_metrics,
+    confusion_matrix,
+    per_class_table,
+    precisions_at_positives,
+    regression_metrics,
+)
 
 
 @st.composite
@@ -128,11 +139,50 @@ def test_classes_left_out_are_named() -> None:
     assert classes_left_out(np.array([2, 2]), ["a", "b", "c"]) == ["a", "b"]
 
 
+@pytest.mark.reference
+@settings(max_examples=50, deadline=None)
+@given(scored())
+def test_points_of_the_precision_recall_curve(sample: tuple[np.ndarray, np.ndarray]) -> None:
+    """They are scikit-learn's, each as often as it has positives."""
+    scores, truth = sample[0][:, -1], sample[1][:, -1]
+    points = precisions_at_positives(scores, truth == 1)
+    precision, recall, _ = precision_recall_curve(truth, scores)
+    counts = np.rint(-np.diff(recall) * truth.sum()).astype(int)
+    assert points == pytest.approx(np.repeat(precision[:-1], counts)[::-1])
+
+
+@pytest.mark.reference
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32), st.integers(2, 30), st.integers(2, 6))
+def test_single_label_table_equals_scikit_learn(seed: int, clips: int, classes: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits, labels = rng.standard_normal((clips, classes)), rng.integers(classes, size=clips)
+    names = [str(index) for index in range(classes)]
+    table = per_class_table(logits, labels, names)
+    predictions, probabilities = logits.argmax(1), class_probabilities(logits, multi_label=False)
+    expected = precision_recall_fscore_support(labels, predictions, labels=range(classes), zero_division=0)
+    for key, column in zip(("precision", "recall", "f1", "clips"), expected, strict=True):
+        assert [row[key] for row in table] == pytest.approx(column)
+    for index in np.unique(labels):
+        precision = average_precision_score(labels == index, probabilities[:, index])
+        assert table[index]["average_precision"] == pytest.approx(precision)
+    counts = sklearn_confusion_matrix(labels, predictions, labels=range(classes))
+    np.testing.assert_array_equal(confusion_matrix(logits, labels), counts)
+
+
+@pytest.mark.unit
+def test_probabilities() -> None:
+    logits = np.array([[0.0, 1000.0], [-1.0, -1.0]], dtype=np.float32)
+    assert class_probabilities(logits, multi_label=True)[0].tolist() == [0.5, 1]
+    assert class_probabilities(logits, multi_label=False).tolist() == [[0, 1], [0.5, 0.5]]
+
+
 @pytest.mark.unit
 def test_per_class_tables() -> None:
     logits = np.array([[2, 1, 0], [0, 3, 1], [0, 2, 1], [1, 0, 5]], dtype=np.float32)
     single = per_class_table(logits, np.array([0, 1, 2, 2]), ["a", "b", "c"])
-    assert single[2] == {"name": "c", "clips": 2, "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3)}
+    ranked = {"average_precision": 1.0, "auc": 1.0}  # by probability, the logits alone would give 5/6
+    assert single[2] == {"name": "c", "clips": 2, "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3)} | ranked
     multi = per_class_table(logits, np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 1, 0]]), ["a", "b", "c"])
     assert multi[0] == {"name": "a", "clips": 1, "average_precision": 1.0, "auc": 1.0}
     assert multi[2]["clips"] == 0

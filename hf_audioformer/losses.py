@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["MultiPositiveContrastiveLoss"]
+__all__ = ["Form", "MultiPositiveContrastiveLoss", "Similarity"]
 
 Form = Literal["supcon", "lsep"]
 Similarity = Literal["cosine", "dot"]

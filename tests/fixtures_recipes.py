@@ -90,6 +90,32 @@ def tiny_checkpoint(tiny_extractor: AudioFormerFeatureExtractor, tmp_path_factor
     return str(folder)
 
 
+@pytest.fixture(scope="session")
+def tiny_c1(tiny_codec: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """As `tiny_checkpoint`, but reading the first codebook alone."""
+    folder = tmp_path_factory.mktemp("tiny_c1")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = AudioFormerForMaskedLM(tiny_config(num_codebooks=1, fusion="first"))
+    save_final(model, AudioFormerFeatureExtractor.from_codec(tiny_codec), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_companions(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The folders of two networks like that of `tiny_c1` for the second and the third codebook."""
+    return [save_companion(tmp_path_factory.mktemp(f"tiny_c{index + 1}"), index) for index in (1, 2)]
+
+
+def save_companion(folder: Path, codebook_index: int, **settings: object) -> str:
+    """A checkpoint of one codebook, as pretraining leaves it; its weights are large, so that clips differ."""
+    one = {"num_codebooks": 1, "fusion": "first", "codebook_index": codebook_index, "initializer_range": 0.3}
+    with torch.random.fork_rng():
+        torch.manual_seed(codebook_index)
+        AudioFormerForMaskedLM(tiny_config(**(one | settings))).save_pretrained(folder)
+    return str(folder)
+
+
 def tiny_config(**settings: object) -> AudioFormerConfig:
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     codes = {"codebook_size": 64, "num_codebooks": 2, "fusion": "sum"}

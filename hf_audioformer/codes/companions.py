@@ -74,8 +74,8 @@ def companion_vectors(
 
     Args:
         networks: From `load_companions`.
-        input_ids: Of each clip int64 (frames, num_codebooks), whole and unchanged, with boundary tokens if the
-            networks were trained with them.
+        input_ids: Of each clip integers (frames, num_codebooks), or (frames,) for one, whole and unchanged, with
+            boundary tokens if the networks were trained with them.
         device: Where the networks run; by default where they are.
         batch_size: Clips, of nearly one length, that are computed together.
         description: Of the progress bar; none is shown if not given.
@@ -86,23 +86,24 @@ def companion_vectors(
     if not networks:
         raise ValueError("there are no companion networks; load_companions gives them")
     needed = num_codebooks_read(networks)
-    for index, ids in enumerate(input_ids):
-        if ids.ndim != 2 or ids.shape[1] < needed:
+    clips = [ids.reshape(len(ids), -1) for ids in input_ids]
+    for index, clip in enumerate(clips):
+        if clip.shape[1] < needed:
             raise ValueError(
-                f"clip {index} has input_ids of shape {ids.shape}; the companions read (frames, num_codebooks) with at "
-                f"least {needed} codebooks. Encode that many."
+                f"clip {index} has codes of shape {clip.shape} (frames, num_codebooks); the companions read {needed} "
+                "codebooks. Encode that many."
             )
     if device is not None:
         nn.ModuleList(networks).to(device)
-    vectors = np.empty((len(input_ids), len(networks), networks[0].config.hidden_size), dtype=np.float32)
-    order = np.argsort([len(ids) for ids in input_ids], kind="stable")
+    vectors = np.empty((len(clips), len(networks), networks[0].config.hidden_size), dtype=np.float32)
+    order = np.argsort([len(clip) for clip in clips], kind="stable")
     starts = range(0, len(order), batch_size)
     for start in tqdm(starts, desc=description, unit="batch", disable=description is None):
-        clips = order[start : start + batch_size]
-        codes = [torch.from_numpy(input_ids[clip].astype(np.int64)) for clip in clips]
+        chosen = order[start : start + batch_size]
+        codes = [torch.from_numpy(clips[index].astype(np.int64)) for index in chosen]
         masks = [torch.ones(len(code), dtype=torch.int64) for code in codes]
         batch = [pad_sequence(tensors, batch_first=True).to(networks[0].device) for tensors in (codes, masks)]
-        vectors[clips] = pool_companions(networks, *batch).float().cpu().numpy()
+        vectors[chosen] = pool_companions(networks, *batch).float().cpu().numpy()
     return vectors
 
 

@@ -23,10 +23,16 @@ class CodeVersion:
         input_ids: int64 (frames,) or (frames, num_codebooks).
         targets: Labels of this version where they are not the clip's own, because its sound was mixed with another's:
             float32 (classes,), probabilities or, for several labels per clip, the share of each.
+        companions: Vectors of the version's other codebooks (see `codes.companions`), float32 (num_companions,
+            hidden_size); a row of NaN is missing.
+        companion_input_ids: Whole, unchanged codes of all codebooks, int64 (frames, num_codebooks), where those vectors
+            are computed in each step.
     """
 
     input_ids: np.ndarray
     targets: np.ndarray | None = None
+    companions: np.ndarray | None = None
+    companion_input_ids: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -34,15 +40,19 @@ class CodeAugmentation:
     """What happens to the codes of a clip each time it is seen in training.
 
     One of its encoded versions is taken, a stretch of `crop_frames` is cut from a longer clip, and `mask_rate` of the
-    frames become MASK. BOA and EOA stay where they are.
+    frames become MASK. With the probability `codebook_dropout` all codebooks after a random one become MASK too, as if
+    the codec had stopped there (quantizer dropout). BOA and EOA stay where they are, and companions as they are: they
+    belong to the whole clip.
 
     Raises:
-        ValueError: a rate outside [0, 1) or a crop below one frame.
+        ValueError: a rate or probability out of range, a crop below one frame, `codebook_dropout` of clips of one
+            codebook.
     """
 
     codebook_size: int
     mask_rate: float = 0.0
     crop_frames: int | None = None
+    codebook_dropout: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -50,6 +60,8 @@ class CodeAugmentation:
             raise ValueError(f"mask_rate must be at least 0 and below 1, got {self.mask_rate}")
         if self.crop_frames is not None and self.crop_frames < 1:
             raise ValueError(f"crop_frames must be at least 1, got {self.crop_frames}")
+        if not 0 <= self.codebook_dropout <= 1:
+            raise ValueError(f"codebook_dropout must lie in [0, 1], got {self.codebook_dropout}")
 
     def __call__(self, versions: Sequence[CodeVersion], epoch: int, clip_index: int) -> CodeVersion:
         """One of the `versions` of a clip, with changed ids."""
@@ -65,13 +77,25 @@ class CodeAugmentation:
         masked = random.choice(frames, size=int(self.mask_rate * len(frames)), replace=False)
         ids = ids.copy()
         ids[masked] = special_token_id(self.codebook_size, "mask")
+        if self.codebook_dropout:
+            ids[frames, self._codebooks_kept(random, ids) :] = special_token_id(self.codebook_size, "mask")
         return replace(version, input_ids=ids)
+
+    def _codebooks_kept(self, random: np.random.Generator, ids: np.ndarray) -> int:
+        if ids.ndim != 2 or ids.shape[1] < 2:
+            raise ValueError(
+                f"codebook_dropout is {self.codebook_dropout} and a clip has input_ids of shape {ids.shape}; it needs "
+                "several codebooks, (frames, num_codebooks)"
+            )
+        dropped = random.random() < self.codebook_dropout
+        return int(random.integers(1, ids.shape[1])) if dropped else ids.shape[1]
 
 
 class CodeDataset(Dataset):
     """Encoded clips with their labels.
 
-    An item is `{"input_ids": (frames,) or (frames, codebooks) int64, "clip_index": int, "labels": if there are any}`.
+    An item is `{"input_ids": (frames,) or (frames, codebooks) int64, "clip_index": int, "labels": if there are any}`,
+    with `companions` and `companion_input_ids` where a version of any clip has them.
 
     Args:
         versions: For each clip its encoded versions, the unchanged one first; without augmentation that one is given.
@@ -81,7 +105,8 @@ class CodeDataset(Dataset):
         names: Names of the clips, for messages.
 
     Raises:
-        ValueError: Versions have labels and the clips have none, or labels of another number of classes.
+        ValueError: Versions have labels and the clips have none, or labels of another number of classes; or companions
+            of different form.
     """
 
     def __init__(
@@ -93,6 +118,7 @@ class CodeDataset(Dataset):
     ):
         self.versions = versions
         self.targets = _joint_targets(versions, targets)
+        self.companions_shape = _companions_shape(versions)
         self.augmentation = augmentation
         self.names = names
         # In shared memory, so that worker processes that run already see the next epoch too.
@@ -111,7 +137,22 @@ class CodeDataset(Dataset):
         item: dict[str, Any] = {"input_ids": version.input_ids, "clip_index": index}
         if self.targets is not None:
             item["labels"] = self.targets[index] if version.targets is None else version.targets
+        if self.companions_shape is not None:
+            missing = np.full(self.companions_shape, np.nan, dtype=np.float32)
+            item["companions"] = missing if version.companions is None else version.companions
+        if version.companion_input_ids is not None:
+            item["companion_input_ids"] = version.companion_input_ids
         return item
+
+
+def _companions_shape(versions: Sequence[Sequence[CodeVersion]]) -> tuple[int, ...] | None:
+    shapes = {version.companions.shape for clip in versions for version in clip if version.companions is not None}
+    if len(shapes) > 1:
+        raise ValueError(
+            f"clips have companions of different shapes (num_companions, hidden_size): {sorted(shapes)}; compute all "
+            "of them with the same networks"
+        )
+    return shapes.pop() if shapes else None
 
 
 def _joint_targets(versions: Sequence[Sequence[CodeVersion]], targets: np.ndarray | None) -> np.ndarray | None:

@@ -11,7 +11,7 @@ import torch
 
 from ..models.audioformer.configuration_audioformer import special_token_id
 
-__all__ = ["CodeCollator", "MaskedCodeCollator"]
+__all__ = ["CodeCollator", "CompanionCollator", "MaskedCodeCollator"]
 
 IGNORED_LABEL = -100
 
@@ -43,6 +43,31 @@ class CodeCollator:
                     f"clip {labelled.index(False)} of the batch has no 'labels' and others have; label all or none"
                 )
             batch["labels"] = _stack_labels([clip["labels"] for clip in clips])
+        return batch
+
+
+@dataclass(frozen=True)
+class CompanionCollator(CodeCollator):
+    """Pads and stacks as `CodeCollator`, and adds what the contrastive loss compares the clips with.
+
+    From clips with `companions`, float32 (num_companions, hidden_size), come `companions`, float32 (batch,
+    num_companions, hidden_size), and `is_present`, bool (batch, num_companions), False for rows of NaN. From clips with
+    `companion_input_ids`, (frames, num_codebooks) integers, come `companion_input_ids`, int64 (batch, frames,
+    num_codebooks), and `companion_attention_mask`, int64 (batch, frames). `clip_index` is int64 (batch,).
+
+    Raises:
+        ValueError: As `CodeCollator`.
+    """
+
+    def __call__(self, clips: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = super().__call__(clips) | {"clip_index": torch.tensor([clip["clip_index"] for clip in clips])}
+        if "companion_input_ids" in clips[0]:
+            whole = CodeCollator(self.pad_token_id)([{"input_ids": clip["companion_input_ids"]} for clip in clips])
+            batch |= {f"companion_{name}": tensor for name, tensor in whole.items()}
+        if "companions" in clips[0]:
+            companions = torch.from_numpy(np.stack([clip["companions"] for clip in clips]))
+            is_missing = companions.isnan().any(dim=-1)
+            batch |= {"companions": companions.masked_fill(is_missing[..., None], 0), "is_present": ~is_missing}
         return batch
 
 

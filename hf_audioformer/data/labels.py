@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["index_labels", "sorted_names"]
+__all__ = ["class_balanced_weights", "index_labels", "sorted_names"]
 
 
 def index_labels(
@@ -82,6 +84,21 @@ def _name(value: Any, declared: list[str] | None, where: str) -> str:
     if not 0 <= value < len(declared):
         raise ValueError(f"{where}: class {value} is out of range; there are {len(declared)} classes, 0 first")
     return declared[value]
+
+
+def class_balanced_weights(targets: np.ndarray) -> np.ndarray:
+    """How often to draw each clip so that rare classes are heard as often as frequent ones, float64 (clips,).
+
+    A clip weighs the sum over its labels of 1000 / (number of clips with that label + 0.01); a clip without a label
+    weighs 0 and is never drawn.
+
+    Args:
+        targets: Labels of the clips drawn from, int64 (clips,) or multi-hot (clips, classes).
+
+    Source: the recipe of AST for AudioSet, `gen_weight_file` in github.com/YuanGongND/ast.
+    """
+    multi_hot = np.eye(targets.max() + 1)[targets] if targets.ndim == 1 else targets
+    return multi_hot @ (1000 / (multi_hot.sum(axis=0) + 0.01))
 
 
 def sorted_names(names: Iterable[str]) -> list[str]:

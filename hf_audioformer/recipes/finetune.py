@@ -11,21 +11,30 @@ import numpy as np
 from accelerate import PartialState
 from transformers import EarlyStoppingCallback, EvalPrediction, TrainingArguments, set_seed
 
-from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerForAudioClassification, assets
+from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerModel, assets
 from ..audio.augment import AudioAugmentation
 from ..data import ClipTable
 from ..data.clip_codes import codes_of_clips
 from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
-from ..data.collators import CodeCollator
+from ..data.collators import CodeCollator, CompanionCollator
+from ..data.labels import class_balanced_weights
 from ..data.splits import Split, SplitArguments, make_splits
 from ..metrics import classification_metrics
 from ..training.arguments import dump_config, parse_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints, save_final
-from ..training.console import quiet_transformers
+from ..training.classifier import ModelArguments, build_model
+from ..training.contrastive import (
+    ContrastiveArguments,
+    add_companions,
+    contrastive_objective,
+    read_companions,
+    with_codebooks_of,
+)
 from ..training.launch import check_launch
 from ..training.model_card import write_model_card
 from ..training.output import check_output, prepare_output, resumable
 from ..training.results import SplitResult, chance_level, format_results, read_results, write_results
+from ..training.steps import FinishedStep, StepArguments, read_step, remove_steps, write_step
 from ..training.trainer import AudioTrainer, trainer_arguments
 from .inputs import ReadingArguments, load_extractor, read
 
@@ -56,21 +65,14 @@ class DataArguments(ReadingArguments):
     max_length_seconds: float | None = field(default=None, metadata={"help": "cut longer clips at the end"})
     crop_seconds: float | None = field(default=None, metadata={"help": "train on random stretches of this length"})
     mask_rate: float = field(default=0.0, metadata={"help": "share of the frames masked while training, in [0, 1)"})
-
-
-@dataclass(frozen=True)
-class ModelArguments:
-    """Where the weights come from, and what differs from the checkpoint's configuration."""
-
-    checkpoint: str | None = field(
-        default=None, metadata={"help": "folder or Hub id of an AudioFormer; the small bundled one by default"}
+    codebook_dropout: float = field(
+        default=0.0,
+        metadata={"help": "probability that all codebooks after a random one are masked, for models of several"},
     )
-    random_weights: bool = field(default=False, metadata={"help": "take its configuration and codec, not its weights"})
-    pooling: Literal["mean", "max", "cls", "attention"] | None = field(
-        default=None, metadata={"help": "how frames become one vector"}
+    sampling: Literal["uniform", "class_balanced"] = field(
+        default="uniform",
+        metadata={"help": "class_balanced: draw with replacement, so that clips of rare classes come more often"},
     )
-    hidden_dropout: float | None = field(default=None, metadata={"help": "dropout, in [0, 1)"})
-    label_smoothing: float | None = field(default=None, metadata={"help": "label smoothing, in [0, 1)"})
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,13 @@ class FinetuneArguments:
     split: SplitArguments = field(default_factory=SplitArguments)
     augmentation: AudioAugmentation = field(default_factory=AudioAugmentation)
     model: ModelArguments = field(default_factory=ModelArguments)
+    mpc: ContrastiveArguments = field(default_factory=ContrastiveArguments)
     training: dict[str, Any] = field(
         default_factory=lambda: dict(TRAINING_DEFAULTS), metadata={"keywords_of": "transformers.TrainingArguments"}
+    )
+    steps: list[StepArguments] = field(
+        default_factory=list,
+        metadata={"help": "train several times, each from the weights of the one before, with these settings changed"},
     )
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "stop after so many evaluations without a better validation score"}
@@ -118,70 +125,59 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
     splits = make_splits(clips, arguments.split)
     _check_early_stopping(arguments, splits)
     source = arguments.model.checkpoint or assets.checkpoint_folder()
+    _check_codebooks(arguments, source)
     extractor = load_extractor(source, "model.checkpoint")
     if arguments.data.max_length_seconds is not None:
         extractor.max_length_seconds = arguments.data.max_length_seconds
+    companions = read_companions(arguments.mpc, source, extractor)
+    trained = sorted({index for split in splits for index in split.train})
+    device = None if use_cpu else state.device
     versions = codes_of_clips(
         clips,
-        extractor,
-        changed=sorted({index for split in splits for index in split.train}),
+        with_codebooks_of(companions, extractor),
+        changed=trained,
         augmentation=arguments.augmentation,
         seed=arguments.seed,
         skip_bad=arguments.data.skip_bad,
-        device=None if use_cpu else state.device,
+        device=device,
     )
+    if companions:
+        versions = add_companions(versions, trained, companions, arguments.mpc, extractor.num_codebooks, device)
     prepare_output(arguments.output_dir, recipe, resume=arguments.resume, overwrite=arguments.overwrite)
 
+    shared = _Shared(clips, versions, extractor, source, companions, use_cpu)
     results = []
     for position, split in enumerate(splits, start=1):
         if state.is_main_process:
             print(f"\n[{position}/{len(splits)}] {_describe(split, clips)}")
-        results.append(_run_split(clips, split, versions, extractor, source, arguments, use_cpu))
+        results.append(_run_split(shared, split, arguments))
     if state.is_main_process:
         print(f"\n{format_results(results)}\n\nModels, cards and results are in {arguments.output_dir}")
         write_results(Path(arguments.output_dir) / "results.json", results)
     return results
 
 
-def _run_split(
-    clips: ClipTable,
-    split: Split,
-    versions: dict[int, list[CodeVersion]],
-    extractor: AudioFormerFeatureExtractor,
-    source: str,
-    arguments: FinetuneArguments,
-    use_cpu: bool,
-) -> SplitResult:
+@dataclass(frozen=True)
+class _Shared:
+    """What all splits have in common."""
+
+    clips: ClipTable
+    versions: dict[int, list[CodeVersion]]
+    extractor: AudioFormerFeatureExtractor
+    source: str
+    companions: list[AudioFormerModel]
+    use_cpu: bool
+
+
+def _run_split(shared: _Shared, split: Split, arguments: FinetuneArguments) -> SplitResult:
     """Trains on the split's training part and tests once, on the last or (with validation) the best epoch's model."""
     folder = split_folder(arguments, split)
     result_file = folder / "result.json"
     if arguments.resume and result_file.is_file():
         return read_results(result_file)[0]
-    set_seed(arguments.seed)
-    model = build_model(source, clips, arguments.model)
-    parts = {
-        part: _dataset(clips, [index for index in getattr(split, part) if index in versions], versions)
-        for part in ("train", "validation", "test")
-    }
-    parts["train"].augmentation = CodeAugmentation(
-        codebook_size=extractor.codebook_size,
-        mask_rate=arguments.data.mask_rate,
-        crop_frames=_frames(arguments.data.crop_seconds, extractor),
-        seed=arguments.seed,
-    )
-    trainer = AudioTrainer(
-        model=model,
-        args=split_arguments(arguments, folder, use_cpu, validated=bool(split.validation)),
-        train_dataset=parts["train"],
-        eval_dataset=parts["validation"] if split.validation else None,
-        data_collator=CodeCollator(pad_token_id=extractor.special_token_id("pad")),
-        compute_metrics=_compute_metrics,
-        processing_class=extractor,
-        callbacks=_callbacks(arguments),
-    )
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder) if arguments.resume else None)
-    seconds = time.perf_counter() - started
+    clips = shared.clips
+    parts = {part: _dataset(shared, getattr(split, part), part) for part in ("train", "validation", "test")}
+    trainer, done = _train_in_steps(shared, parts, folder, arguments)
     prediction = trainer.predict(parts["test"])
     metrics = classification_metrics(np.asarray(prediction.predictions), np.asarray(prediction.label_ids))
     result = SplitResult(
@@ -191,10 +187,10 @@ def _run_split(
         chance=chance_level(clips.targets(split.train), clips.targets(split.test)),
         metrics=metrics,
         num_clips={part: len(dataset) for part, dataset in parts.items()},
-        seconds=seconds,
+        seconds=done.seconds,
     )
     if trainer.is_world_process_zero():
-        save_final(model, extractor, folder)
+        save_final(trainer.model, shared.extractor, folder)
         write_model_card(
             folder,
             result=result,
@@ -203,29 +199,82 @@ def _run_split(
             label_names=clips.label_names,
             base_model=arguments.model.checkpoint,
             random_weights=arguments.model.random_weights,
-            history=trainer.state.log_history,
+            history=done.history,
         )
         write_results(result_file, [result])
         remove_checkpoints(folder)
+        remove_steps(folder)
     trainer.accelerator.wait_for_everyone()
     return result
 
 
-def build_model(source: str, clips: ClipTable, arguments: ModelArguments) -> AudioFormerForAudioClassification:
-    """The checkpoint's encoder with a classifier for the clips' labels; rows of labels it knew by name are kept."""
-    settings = {name: getattr(arguments, name) for name in ("pooling", "hidden_dropout", "label_smoothing")}
-    settings = {name: value for name, value in settings.items() if value is not None}
-    if "hidden_dropout" in settings:
-        settings["classifier_dropout"] = settings["hidden_dropout"]
-    problem_type = "multi_label_classification" if clips.multi_label else "single_label_classification"
-    config = AudioFormerConfig.from_pretrained(source, problem_type=problem_type, **settings)
-    if arguments.random_weights:
-        model = AudioFormerForAudioClassification(config)
-    else:
-        with quiet_transformers():  # the classifier is new and the MLM head is left out
-            model = AudioFormerForAudioClassification.from_pretrained(source, config=config)
-    model.resize_classifier(clips.label_names)
-    return model
+def _train_in_steps(
+    shared: _Shared, parts: dict[str, CodeDataset], folder: Path, arguments: FinetuneArguments
+) -> tuple[AudioTrainer, FinishedStep]:
+    """Trains once, or step after step, each from the weights of the one before; the last Trainer, and all the log."""
+    source, done = shared.source, FinishedStep([], 0.0)
+    *earlier, last = _settings_of_steps(arguments)
+    for number, settings in enumerate(earlier, start=1):
+        step_folder = folder / f"step_{number}"
+        finished = read_step(step_folder) if arguments.resume else None
+        if finished is None:
+            trainer, finished = _train(shared, parts, step_folder, settings, source, done)
+            write_step(step_folder, trainer, finished)
+        source, done = str(step_folder), finished
+    return _train(shared, parts, folder, last, source, done)
+
+
+def _settings_of_steps(arguments: FinetuneArguments) -> list[FinetuneArguments]:
+    """The settings of each step; order and draws of each are other ones, and only the first may start from nothing."""
+    return [
+        replace(
+            arguments,
+            mpc=replace(arguments.mpc, **step.given("alpha", "temperature")),
+            training=arguments.training | step.given("learning_rate", "num_train_epochs"),
+            model=replace(arguments.model, random_weights=arguments.model.random_weights and number == 0),
+            seed=arguments.seed + number,
+        )
+        for number, step in enumerate(arguments.steps or [StepArguments()])
+    ]
+
+
+def _train(
+    shared: _Shared,
+    parts: dict[str, CodeDataset],
+    folder: Path,
+    settings: FinetuneArguments,
+    source: str,
+    before: FinishedStep,
+) -> tuple[AudioTrainer, FinishedStep]:
+    """Trains from the checkpoint `source` in `folder`; the Trainer, and its log after that of the steps `before`."""
+    extractor = shared.extractor
+    set_seed(settings.seed)
+    parts["train"].augmentation = CodeAugmentation(
+        codebook_size=extractor.codebook_size,
+        mask_rate=settings.data.mask_rate,
+        crop_frames=_frames(settings.data.crop_seconds, extractor),
+        codebook_dropout=settings.data.codebook_dropout,
+        seed=settings.seed,
+    )
+    pad = extractor.special_token_id("pad")
+    trainer = AudioTrainer(
+        model=build_model(source, shared.clips, settings.model),
+        args=split_arguments(settings, folder, shared.use_cpu, validated=len(parts["validation"]) > 0),
+        train_dataset=parts["train"],
+        eval_dataset=parts["validation"] if len(parts["validation"]) else None,
+        data_collator=CompanionCollator(pad) if shared.companions else CodeCollator(pad),
+        eval_collator=CodeCollator(pad),
+        objective=contrastive_objective(settings.mpc, shared.companions),
+        sampling_weights=_sampling_weights(parts["train"], settings.data),
+        compute_metrics=_compute_metrics,
+        processing_class=extractor,
+        callbacks=_callbacks(settings),
+    )
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder) if settings.resume else None)
+    seconds = before.seconds + time.perf_counter() - started
+    log = [entry | {"epoch": before.epochs + entry["epoch"]} for entry in trainer.state.log_history]
+    return trainer, FinishedStep(before.history + log, seconds)
 
 
 def split_arguments(arguments: FinetuneArguments, folder: Path, use_cpu: bool, *, validated: bool) -> TrainingArguments:
@@ -248,10 +297,18 @@ def _describe(split: Split, clips: ClipTable) -> str:
     return f"{split.name}: {counts} clips of {len(clips.label_names)} classes"
 
 
-def _dataset(clips: ClipTable, indices: list[int], versions: dict[int, list[CodeVersion]]) -> CodeDataset:
-    return CodeDataset(
-        [versions[index] for index in indices], clips.targets(indices), names=[clips.ids[index] for index in indices]
-    )
+def _dataset(shared: _Shared, indices: Sequence[int], part: str) -> CodeDataset:
+    """The clips of a part that could be read, for training in all versions, otherwise in the first."""
+    readable = [index for index in indices if index in shared.versions]
+    versions = [shared.versions[index] if part == "train" else shared.versions[index][:1] for index in readable]
+    names = [shared.clips.ids[index] for index in readable]
+    return CodeDataset(versions, shared.clips.targets(readable), names=names)
+
+
+def _sampling_weights(dataset: CodeDataset, arguments: DataArguments) -> np.ndarray | None:
+    if arguments.sampling == "uniform" or dataset.targets is None:
+        return None
+    return class_balanced_weights(dataset.targets)
 
 
 def _frames(seconds: float | None, extractor: AudioFormerFeatureExtractor) -> int | None:
@@ -261,6 +318,14 @@ def _frames(seconds: float | None, extractor: AudioFormerFeatureExtractor) -> in
 def _check_early_stopping(arguments: FinetuneArguments, splits: Sequence[Split]) -> None:
     if arguments.early_stopping_patience is not None and not all(split.validation for split in splits):
         raise ValueError("early_stopping_patience needs validation clips: set split.validation_fraction above 0.")
+
+
+def _check_codebooks(arguments: FinetuneArguments, source: str) -> None:
+    if arguments.data.codebook_dropout and AudioFormerConfig.from_pretrained(source).num_codebooks == 1:
+        raise ValueError(
+            f"data.codebook_dropout is {arguments.data.codebook_dropout}, and model.checkpoint reads one codebook; "
+            "leave it at 0, or take a checkpoint of several."
+        )
 
 
 def _callbacks(arguments: FinetuneArguments) -> list[EarlyStoppingCallback]:

@@ -212,6 +212,8 @@ def _convert(value: Any, annotation: Any) -> Any:
         return value
     if origin is list and isinstance(value, list):
         return [_convert(item, arguments[0]) for item in value]
+    if is_dataclass(annotation) and isinstance(annotation, type):
+        return _convert_record(value, annotation)
     if origin is tuple and isinstance(value, (list, tuple)):
         members = arguments[:1] * len(value) if arguments[-1] is ... else arguments
         if len(members) == len(value):
@@ -221,6 +223,14 @@ def _convert(value: Any, annotation: Any) -> Any:
     if annotation is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         return _to_float(value)
     raise TypeError
+
+
+def _convert_record(value: Any, annotation: type) -> Any:
+    """A dataclass without sections, as an item of a list, from a mapping."""
+    hints = get_type_hints(annotation)
+    if not isinstance(value, dict) or not value.keys() <= {field.name for field in _init_fields(annotation)}:
+        raise TypeError
+    return annotation(**{name: _convert(item, hints[name]) for name, item in value.items()})
 
 
 def _convert_union(value: Any, members: tuple[Any, ...]) -> Any:
@@ -251,6 +261,8 @@ def _describe(annotation: Any) -> str:
         return " or ".join(repr(choice) for choice in arguments)
     if origin in (list, tuple):
         return "a list of " + ", ".join(_describe(member) for member in arguments if member is not ...)
+    if is_dataclass(annotation):
+        return f"mappings of {', '.join(field.name for field in _init_fields(annotation))}"
     return "a mapping" if dict in (origin, annotation) else getattr(annotation, "__name__", str(annotation))
 
 

@@ -33,7 +33,7 @@ class EpochLines(TrainerCallback):
     def __init__(self) -> None:
         self._train_bar: tqdm | None = None
         self._evaluate_bar: tqdm | None = None
-        self._loss: float | None = None
+        self._losses: Mapping[str, float] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -72,10 +72,11 @@ class EpochLines(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         logs = logs or {}
-        self._loss = logs.get("loss", self._loss)
+        if "loss" in logs:
+            self._losses = {name: value for name, value in logs.items() if name == "loss" or name.endswith("_loss")}
         is_last_of_epoch = "eval_loss" in logs or ("loss" in logs and args.eval_strategy == "no")
         if self._train_bar is not None and state.is_world_process_zero and is_last_of_epoch:
-            self._train_bar.write(_line(state, self._loss, logs))
+            self._train_bar.write(_line(state, self._losses, logs))
 
     def close(self) -> None:
         """Ends the bars, also when training was interrupted, so that what is printed next has its own line."""
@@ -90,11 +91,10 @@ def _bar(args: TrainingArguments, state: TrainerState, name: str, total: int, **
     return tqdm(desc=name, total=total, unit="step", dynamic_ncols=True, disable=hidden, **settings)
 
 
-def _line(state: TrainerState, loss: float | None, logs: Mapping[str, float]) -> str:
-    """`epoch 3/20  loss 1.2345  validation: loss 1.3456  accuracy 0.750`."""
+def _line(state: TrainerState, losses: Mapping[str, float], logs: Mapping[str, float]) -> str:
+    """`epoch 3/20  loss 1.2345  mpc_loss 2.3456  validation: loss 1.3456  accuracy 0.750`."""
     text = f"epoch {state.epoch or 0:.4g}/{state.num_train_epochs}"
-    if loss is not None:
-        text += f"  loss {loss:.4f}"
+    text += "".join(f"  {name} {value:.4f}" for name, value in losses.items())
     measures = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
     shown = {name: value for name, value in measures.items() if not name.endswith(_NOT_SHOWN)}
     if shown:

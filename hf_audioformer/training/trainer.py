@@ -1,6 +1,6 @@
 """The one Trainer of all recipes: Transformers' own, with what it gets wrong for audio set right."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import (
+    PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
     Trainer,
@@ -22,7 +23,10 @@ from .checkpoints import check_finite, mark_complete, weights_held_here
 from .console import EpochLines, quiet_transformers
 from .launch import check_world_size
 
-__all__ = ["AudioTrainer", "WholeStepSampler", "trainer_arguments"]
+__all__ = ["AudioTrainer", "Objective", "WholeStepSampler", "trainer_arguments"]
+
+# A model and a batch to the mean loss, the model's outputs, and parts of the loss by name.
+Objective = Callable[[torch.nn.Module, dict[str, Any]], tuple[torch.Tensor, Any, dict[str, torch.Tensor]]]
 
 # Clips of so many steps are sorted by length together; fewer keep the order more random, more pad less.
 STEPS_SORTED_TOGETHER = 50
@@ -66,29 +70,40 @@ class AudioTrainer(Trainer):
     Args:
         eval_collator: Makes the batches of evaluation and prediction; `data_collator` if not given. A collator that
             draws masks needs a second one, so that all evaluations see the same masks.
+        objective: What is trained for in place of the model's own loss, which evaluation still reports. A function of
+            the model and a batch that returns the mean loss of the batch, the model's outputs, and named parts of the
+            loss, which are logged beside it.
+        sampling_weights: How often each clip is drawn, see [`WholeStepSampler`].
 
     Raises:
         ValueError: The launch would train each process alone, or the loss became NaN or infinite.
     """
 
+    model: PreTrainedModel
+
     def __init__(
         self,
         *,
-        model: torch.nn.Module,
+        model: PreTrainedModel,
         args: TrainingArguments,
         train_dataset: Any,
         eval_collator: Any = None,
+        objective: Objective | None = None,
+        sampling_weights: np.ndarray | None = None,
         **kwargs: Any,
     ):
         check_world_size(args)
         args.logging_nan_inf_filter = False  # it would hide such losses in the log
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self.eval_collator = eval_collator or self.data_collator
+        self.objective: Objective | None = objective
+        self._parts = _MeanParts()
         self.sampler = WholeStepSampler(
             len(train_dataset),
             args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
             seed=args.seed if args.data_seed is None else args.data_seed,
             lengths=_lengths(train_dataset) if args.train_sampling_strategy == "group_by_length" else None,
+            weights=sampling_weights,
         )
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
@@ -125,6 +140,24 @@ class AudioTrainer(Trainer):
         finally:
             self.data_collator = training_collator
 
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        if self.objective is None or not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss, outputs, parts = self.objective(model, inputs)
+        self._parts.add(parts)
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs:
+            logs |= {name: self.accelerator.reduce(mean, "mean").item() for name, mean in self._parts.take().items()}
+        super().log(logs, *args, **kwargs)
+
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
@@ -158,10 +191,31 @@ class WholeStepSampler(Sampler[int]):
     So each step has `clips_per_step` clips (batch size times processes times accumulation), and its gradient does not
     depend on how they are divided. A clip counts at most twice in an epoch unless a step is larger than the data set.
     With `lengths` the clips of a step are of about one length, so that little is padded.
+
+    With `weights`, one per clip and not negative, as many clips are drawn with these frequencies and with replacement
+    (see [`hf_audioformer.data.labels.class_balanced_weights`]); the draw depends on (seed, epoch) as well.
+
+    Raises:
+        ValueError: There is not one weight per clip, or one is negative, not finite, or all are 0.
     """
 
-    def __init__(self, num_clips: int, clips_per_step: int, seed: int = 0, lengths: Sequence[int] | None = None):
+    def __init__(
+        self,
+        num_clips: int,
+        clips_per_step: int,
+        seed: int = 0,
+        lengths: Sequence[int] | None = None,
+        weights: np.ndarray | None = None,
+    ):
+        if weights is not None and (
+            weights.shape != (num_clips,) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() == 0
+        ):
+            raise ValueError(
+                f"sampling weights must be one number per clip ({num_clips}), finite, not negative and not all 0; got "
+                f"shape {weights.shape}, from {weights.min()} to {weights.max()}"
+            )
         self.num_clips = num_clips
+        self.frequencies = None if weights is None else weights / weights.sum()
         self.lengths = None if lengths is None else np.asarray(lengths)
         self.clips_per_step = clips_per_step
         self.seed = seed
@@ -184,7 +238,10 @@ class WholeStepSampler(Sampler[int]):
 
     def _order(self, epoch: int) -> np.ndarray:
         random = np.random.default_rng([self.seed, epoch])
-        order = np.resize(random.permutation(self.num_clips), len(self))
+        if self.frequencies is None:
+            order = np.resize(random.permutation(self.num_clips), len(self))
+        else:
+            order = random.choice(self.num_clips, size=len(self), p=self.frequencies)
         if self.lengths is None:
             return order
         pool = STEPS_SORTED_TOGETHER * self.clips_per_step
@@ -202,6 +259,24 @@ def _with_own_generator(loader: DataLoader) -> DataLoader:
     dropout would then differ from that of an unbroken run."""
     getattr(loader, "base_dataloader", loader).generator = torch.Generator()
     return loader
+
+
+class _MeanParts:
+    """Means of the parts of the loss since they were last taken; they stay on their device until then."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, torch.Tensor] = {}
+        self._count = 0
+
+    def add(self, parts: Mapping[str, torch.Tensor]) -> None:
+        for name, value in parts.items():
+            self._sums[name] = self._sums.get(name, 0) + value.detach().float()
+        self._count += 1
+
+    def take(self) -> dict[str, torch.Tensor]:
+        means = {name: value / self._count for name, value in self._sums.items()}
+        self._sums, self._count = {}, 0
+        return means
 
 
 class _TellEpoch(TrainerCallback):

@@ -7,20 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from hf_audioformer import AudioFormerForMaskedLM, AudioFormerModel
+from hf_audioformer import AudioFormerModel
 from hf_audioformer.codes.companions import companion_vectors, load_companions, num_codebooks_read, pool_companions
 
-from ..fixtures_recipes import tiny_config
+from ..fixtures_recipes import save_companion
 
 CODEBOOK_SIZE = 64
-
-
-def save_companion(folder: Path, codebook: int, **settings: Any) -> str:
-    """A checkpoint with a language-modelling head that reads one codebook, as pretraining leaves it."""
-    torch.manual_seed(codebook)
-    one = {"num_codebooks": 1, "fusion": "first", "codebook_index": codebook, "hidden_dropout": 0.5}
-    AudioFormerForMaskedLM(tiny_config(**(one | {"initializer_range": 0.3} | settings))).save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture
@@ -77,7 +69,10 @@ def test_companions_are_frozen(networks: list[AudioFormerModel]) -> None:
 def test_networks_that_cannot_be_companions(
     first: dict[str, Any], second: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
-    folders = [save_companion(tmp_path / "c2", 1, **first), save_companion(tmp_path / "c3", 2, **second)]
+    folders = [
+        save_companion(tmp_path / name, **({"codebook_index": index} | settings))
+        for index, (name, settings) in enumerate({"c2": first, "c3": second}.items(), start=1)
+    ]
     with pytest.raises(ValueError, match=message):
         load_companions(folders, codebook_size=CODEBOOK_SIZE, hidden_size=32)
 
@@ -85,7 +80,7 @@ def test_networks_that_cannot_be_companions(
 @pytest.mark.fault
 @pytest.mark.parametrize("shape", [(5,), (5, 3)])
 def test_codes_that_lack_a_codebook(shape: tuple[int, ...], networks: list[AudioFormerModel]) -> None:
-    with pytest.raises(ValueError, match=r"clip 1 has input_ids of shape \(5.*at least 4 codebooks"):
+    with pytest.raises(ValueError, match=r"clip 1 has codes of shape \(5, .*the companions read 4 codebooks"):
         companion_vectors(networks, [codes(5)[0], np.zeros(shape, dtype=np.int64)])
     with pytest.raises(ValueError, match="no companion networks"):
         companion_vectors([], codes(5))

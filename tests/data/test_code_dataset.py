@@ -1,5 +1,6 @@
 """What happens to a clip in an epoch depends on seed, epoch and clip alone."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,74 @@ def test_crop_and_mask_keep_the_boundaries_and_the_order(
     stretches = [source[1 + start : 1 + start + kept] for start in range(frames - kept + 1)]
     assert any(((ids[1:-1] == stretch) | (ids[1:-1] == MASK)).all() for stretch in stretches)
     np.testing.assert_array_equal(source, before)
+
+
+@pytest.mark.property
+@settings(deadline=None)
+@given(st.integers(2, 5), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 1000))
+def test_codebook_dropout_masks_all_codebooks_after_one(num_codebooks: int, dropout: float, index: int) -> None:
+    source = clip(9, num_codebooks)
+    version = CodeAugmentation(CODEBOOK_SIZE, codebook_dropout=dropout)([CodeVersion(source)], 0, index)
+    is_masked = version.input_ids == MASK
+    kept = int((~is_masked[1]).sum())
+    assert 1 <= kept <= num_codebooks - (dropout == 1)
+    assert kept == num_codebooks or dropout > 0
+    np.testing.assert_array_equal(is_masked[1:-1], np.arange(num_codebooks) >= np.full((9, 1), kept))
+    assert not is_masked[[0, -1]].any()
+    np.testing.assert_array_equal(version.input_ids[~is_masked], source[~is_masked])
+
+
+@pytest.mark.unit
+def test_codebook_dropout_is_as_frequent_as_told_and_keeps_the_other_draws() -> None:
+    source = [CodeVersion(clip(20, 4))]
+    with_dropout = CodeAugmentation(CODEBOOK_SIZE, 0.3, 10, codebook_dropout=0.6)
+    without = replace(with_dropout, codebook_dropout=0.0)
+    kept = []
+    for index in range(400):
+        changed, plain = (augment(source, 0, index).input_ids for augment in (with_dropout, without))
+        dropped = (changed == MASK) & (plain != MASK)
+        kept.append(4 - int(dropped.any(axis=0).sum()))
+        np.testing.assert_array_equal(changed[~dropped], plain[~dropped])
+    shares = np.bincount(kept, minlength=5) / 400
+    assert shares[4] == pytest.approx(0.4, abs=0.08)
+    assert shares[1:4] == pytest.approx([0.2] * 3, abs=0.06)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("num_codebooks", [None, 1])
+def test_codebook_dropout_needs_several_codebooks(num_codebooks: int | None) -> None:
+    with pytest.raises(ValueError, match=r"codebook_dropout is 0.5 and a clip has input_ids of shape .* needs several"):
+        CodeAugmentation(CODEBOOK_SIZE, codebook_dropout=0.5)([CodeVersion(clip(5, num_codebooks))], 0, 0)
+
+
+@pytest.mark.unit
+def test_companions_go_with_their_version_and_are_missing_where_there_are_none() -> None:
+    vectors = [np.full((2, 3), value, dtype=np.float32) for value in (1, 2)]
+    whole = clip(9, 3)
+    versions = [
+        [CodeVersion(clip(9), companions=vectors[0]), CodeVersion(clip(9, seed=1), companions=vectors[1])],
+        [CodeVersion(clip(9))],
+    ]
+    dataset = CodeDataset(versions, augmentation=CodeAugmentation(CODEBOOK_SIZE, crop_frames=4))
+    for epoch in range(10):
+        dataset.set_epoch(epoch)
+        item = dataset[0]
+        of_second = bool(np.isin(item["input_ids"][1:-1], versions[0][1].input_ids).all())
+        np.testing.assert_array_equal(item["companions"], vectors[int(of_second)])
+    assert np.isnan(dataset[1]["companions"]).all()
+    assert dataset[1]["companions"].shape == (2, 3)
+    assert "companions" not in CodeDataset([[CodeVersion(clip(9))]])[0]
+    each_step = CodeDataset(
+        [[CodeVersion(clip(9), companion_input_ids=whole)]], augmentation=CodeAugmentation(CODEBOOK_SIZE, 0.5, 4)
+    )
+    np.testing.assert_array_equal(each_step[0]["companion_input_ids"], whole)
+
+
+@pytest.mark.fault
+def test_companions_of_different_networks_are_refused() -> None:
+    versions = [[CodeVersion(clip(9), companions=np.zeros((rows, 3), dtype=np.float32))] for rows in (2, 3)]
+    with pytest.raises(ValueError, match=r"different shapes \(num_companions, hidden_size\): \[\(2, 3\), \(3, 3\)\]"):
+        CodeDataset(versions)
 
 
 @pytest.mark.unit
@@ -158,6 +227,7 @@ def test_workers_draw_the_same_and_see_each_epoch(persistent: bool) -> None:
     [
         ({"mask_rate": 1.0}, "mask_rate must be at least 0 and below 1, got 1.0"),
         ({"crop_frames": 0}, "crop_frames must be at least 1, got 0"),
+        ({"codebook_dropout": 1.5}, r"codebook_dropout must lie in \[0, 1\], got 1.5"),
     ],
 )
 def test_settings_out_of_range(arguments: dict[str, Any], message: str) -> None:

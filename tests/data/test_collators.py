@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from hf_audioformer.data import CodeCollator, MaskedCodeCollator
+from hf_audioformer.data.collators import CompanionCollator
 
 CODEBOOK_SIZE = 64
 MASK, PAD = CODEBOOK_SIZE + 2, CODEBOOK_SIZE + 3
@@ -40,6 +41,30 @@ def test_several_codebooks_pad_the_frames() -> None:
     assert batch["input_ids"][1].tolist() == [[4, 5], [PAD, PAD], [PAD, PAD]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert "labels" not in batch
+
+
+@pytest.mark.unit
+def test_companions_are_stacked_and_rows_of_nan_are_missing() -> None:
+    vectors = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    vectors[0, 1] = np.nan
+    clips = [clip(7) | {"companions": vectors[0]}, clip(4, frames=9) | {"companions": vectors[1]}]
+    batch = CompanionCollator(PAD)(clips)
+    plain = CodeCollator(PAD)(clips)
+    assert batch.keys() - plain.keys() == {"companions", "is_present", "clip_index"}
+    assert torch.equal(batch["input_ids"], plain["input_ids"])
+    assert batch["clip_index"].tolist() == [7, 4]
+    assert batch["is_present"].tolist() == [[True, False], [True, True]]
+    np.testing.assert_array_equal(batch["companions"], np.nan_to_num(vectors))
+
+
+@pytest.mark.unit
+def test_whole_codes_for_companions_are_padded_apart() -> None:
+    whole = [clip(index, frames, num_codebooks=3)["input_ids"] for index, frames in enumerate((30, 12))]
+    batch = CompanionCollator(PAD)([clip(index, 5) | {"companion_input_ids": ids} for index, ids in enumerate(whole)])
+    assert batch["input_ids"].shape == (2, 5)
+    assert batch["companion_input_ids"].shape == (2, 30, 3)
+    assert batch["companion_attention_mask"].sum(dim=1).tolist() == [30, 12]
+    np.testing.assert_array_equal(batch["companion_input_ids"][1, :12], whole[1])
 
 
 @pytest.mark.unit

@@ -29,9 +29,16 @@ class Model:
     overrides: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Step:
+    rate: float | None = None
+    epochs: int = 1
+
+
 @dataclass
 class Config:
     data: Data
+    steps: list[Step] = field(default_factory=list)
     model: Model = field(default_factory=lambda: Model(name="base"))
     training: dict[str, Any] = field(
         default_factory=lambda: {"learning_rate": 1e-3}, metadata={"keywords_of": "transformers.TrainingArguments"}
@@ -114,6 +121,18 @@ def test_mistakes_in_the_file_are_named(tmp_path: Path, text: str, message: str)
 def test_mistakes_on_the_command_line_are_named(argv: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse(*argv)
+
+
+@pytest.mark.unit
+def test_lists_of_records(tmp_path: Path) -> None:
+    text = "data: {source: x}\nsteps: [{rate: 1e-4}, {epochs: 3}]"
+    config = parse(write(tmp_path, text))
+    assert config.steps == [Step(rate=1e-4), Step(epochs=3)]
+    assert parse("--data.source", "x", "--steps", "[{rate: 2}]").steps == [Step(rate=2.0)]
+    assert parse(write(tmp_path, dump_config(config))) == config
+    for wrong in ("{rate: 1}", "[1]", "[{rat: 1}]", "[{epochs: many}]"):
+        with pytest.raises(ValueError, match="steps must be a list of mappings of rate, epochs, found"):
+            parse("--data.source", "x", "--steps", wrong)
 
 
 @pytest.mark.unit

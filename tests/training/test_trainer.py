@@ -81,6 +81,63 @@ def test_the_order_is_keyed_by_seed_and_epoch() -> None:
 
 
 @pytest.mark.invariant
+def test_draws_by_weight_are_frequent_as_told_and_keyed_by_seed_and_epoch() -> None:
+    weights = np.array([0.0, 1.0, 1.0, 6.0])
+    counts, orders = np.zeros(4), []
+    for epoch in range(500):
+        sampler = WholeStepSampler(4, 3, seed=1, weights=weights)
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+        assert len(orders[-1]) == len(sampler) == 6
+        assert sampler.clips_of_step(2 * epoch) == orders[-1][:3]
+        counts += np.bincount(orders[-1], minlength=4)
+    np.testing.assert_allclose(counts / counts.sum(), weights / 8, atol=0.03)
+    assert len({tuple(order) for order in orders}) > 100
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "weights", [np.ones(3), np.zeros(4), np.array([1.0, -1, 1, 1]), np.array([1.0, np.nan, 1, 1]), np.ones((4, 1))]
+)
+def test_weights_that_cannot_be_drawn_by(weights: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"sampling weights must be one number per clip \(4\)"):
+        WholeStepSampler(4, 3, weights=weights)
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("settings", [{"per_device_train_batch_size": 8}, {"gradient_accumulation_steps": 2}])
+def test_an_objective_takes_the_place_of_the_models_loss_in_training_alone(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """Half the loss at twice the rate is the same step; its parts are logged as means over the epoch."""
+
+    def half(model: torch.nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, Any, dict[str, torch.Tensor]]:
+        outputs = model(**batch)
+        return outputs.loss / 2, outputs, {"whole_loss": outputs.loss, "one_loss": torch.ones(())}
+
+    chosen = {"optim": "sgd", "max_grad_norm": 0.0, "save_strategy": "no", "logging_strategy": "epoch"} | settings
+    logs, models = [], [classifier(), classifier()]
+    for model, objective, rate in zip(models, (None, half), (0.1, 0.2), strict=True):
+        args = trainer_arguments(
+            DEFAULTS, chosen | {"learning_rate": rate}, output_dir=str(tmp_path), seed=0, use_cpu=True
+        )
+        trained = AudioTrainer(
+            model=model, args=args, train_dataset=clips(), data_collator=CodeCollator(PAD), objective=objective
+        )
+        trained.train()
+        logs.append([entry for entry in trained.state.log_history if "loss" in entry])
+        evaluated = trained.evaluate(clips())
+        assert not {"eval_whole_loss", "eval_one_loss"} & evaluated.keys()
+    for plain, halved in zip(*logs, strict=True):
+        assert halved["whole_loss"] == pytest.approx(plain["loss"], abs=1e-5)
+        assert halved["loss"] == pytest.approx(plain["loss"] / 2, abs=1e-5)
+        assert halved["one_loss"] == 1
+        assert "whole_loss" not in plain
+    for name, weight in models[0].state_dict().items():
+        torch.testing.assert_close(models[1].state_dict()[name], weight, atol=1e-6, rtol=0, msg=name)
+
+
+@pytest.mark.invariant
 def test_accumulation_equals_a_large_batch(tmp_path: Path) -> None:
     """With ten clips and steps of eight: the incomplete last step is where the two usually part."""
     weights = []

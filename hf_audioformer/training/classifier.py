@@ -1,0 +1,42 @@
+"""The classifier that fine-tuning starts from."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .. import AudioFormerConfig, AudioFormerForAudioClassification
+from ..data import ClipTable
+from .console import quiet_transformers
+
+__all__ = ["ModelArguments", "build_model"]
+
+
+@dataclass(frozen=True)
+class ModelArguments:
+    """Where the weights come from, and what differs from the checkpoint's configuration."""
+
+    checkpoint: str | None = field(
+        default=None, metadata={"help": "folder or Hub id of an AudioFormer; the small bundled one by default"}
+    )
+    random_weights: bool = field(default=False, metadata={"help": "take its configuration and codec, not its weights"})
+    pooling: Literal["mean", "max", "cls", "attention"] | None = field(
+        default=None, metadata={"help": "how frames become one vector"}
+    )
+    hidden_dropout: float | None = field(default=None, metadata={"help": "dropout, in [0, 1)"})
+    label_smoothing: float | None = field(default=None, metadata={"help": "label smoothing, in [0, 1)"})
+
+
+def build_model(source: str, clips: ClipTable, arguments: ModelArguments) -> AudioFormerForAudioClassification:
+    """The checkpoint's encoder with a classifier for the clips' labels; rows of labels it knew by name are kept."""
+    settings = {name: getattr(arguments, name) for name in ("pooling", "hidden_dropout", "label_smoothing")}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    if "hidden_dropout" in settings:
+        settings["classifier_dropout"] = settings["hidden_dropout"]
+    problem_type = "multi_label_classification" if clips.multi_label else "single_label_classification"
+    config = AudioFormerConfig.from_pretrained(source, problem_type=problem_type, **settings)
+    if arguments.random_weights:
+        model = AudioFormerForAudioClassification(config)
+    else:
+        with quiet_transformers():  # the classifier is new and the MLM head is left out
+            model = AudioFormerForAudioClassification.from_pretrained(source, config=config)
+    model.resize_classifier(clips.label_names)
+    return model

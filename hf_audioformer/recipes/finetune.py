@@ -189,8 +189,9 @@ def _run_split(shared: _Shared, split: Split, arguments: FinetuneArguments) -> S
         num_clips={part: len(dataset) for part, dataset in parts.items()},
         seconds=done.seconds,
     )
+    weights = trainer.gather_weights()
     if trainer.is_world_process_zero():
-        save_final(trainer.model, shared.extractor, folder)
+        save_final(trainer.model, shared.extractor, folder, weights)
         write_model_card(
             folder,
             result=result,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .checkpoints import check_finite
 from .console import quiet_transformers
 from .trainer import AudioTrainer
 
@@ -43,10 +44,12 @@ class FinishedStep:
 
 
 def write_step(folder: Path, trainer: AudioTrainer, step: FinishedStep) -> None:
-    """Leaves the step's model in `folder`, and then, in one atomic step, the record that it is there."""
+    """Leaves the step's model in `folder`, and then, in one atomic write, the record that it is there."""
+    weights = trainer.gather_weights()
     if trainer.is_world_process_zero():
+        check_finite(weights)
         with quiet_transformers():
-            trainer.accelerator.unwrap_model(trainer.model).save_pretrained(folder)
+            trainer.model.save_pretrained(folder, state_dict=weights)
         temporary = folder / f"{RECORD}.tmp"
         temporary.write_text(json.dumps({"history": step.history, "seconds": step.seconds}), encoding="utf-8")
         os.replace(temporary, folder / RECORD)

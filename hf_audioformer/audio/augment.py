@@ -1,9 +1,12 @@
-"""Changing the sound of a clip before it is encoded: speed, band, gain and noise, drawn apart from being applied."""
+"""Changing the sound of a clip before it is encoded: mixing, shift, speed, gain and noise; drawn, then applied."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
+import torch
 
+from ..models.audioformer.feature_extraction_audioformer import resample
 from .io import Audio
 
 __all__ = ["AudioAugmentation", "AudioChange", "apply_change"]
@@ -14,13 +17,16 @@ LOWEST_TILTED_HZ = 50.0
 
 @dataclass(frozen=True)
 class AudioChange:
-    """One drawn change of a clip."""
+    """One drawn change of a clip; `partner` is the clip mixed in, `weight` in (0, 1] the share of the clip itself."""
 
     speed: float
     gain_db: float
     noise_snr_db: float
     noise_tilt: float
     noise_seed: int
+    shift: float = 0.0
+    partner: int | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class AudioAugmentation:
     """How far training clips are changed; each changed version is encoded once.
 
     Raises:
-        ValueError: a range whose ends are swapped, or a speed that is not positive.
+        ValueError: a range whose ends are swapped, or a value out of range.
     """
 
     copies: int = field(default=0, metadata={"help": "changed versions of each training clip beside the clip itself"})
@@ -39,39 +45,77 @@ class AudioAugmentation:
     noise_snr_db: tuple[float, float] = field(
         default=(15.0, 40.0), metadata={"help": "range of signal-to-noise ratios of added noise in dB"}
     )
+    shift: float = field(
+        default=0.0, metadata={"help": "largest share of its length by which a clip is rolled in time, in [0, 1]"}
+    )
+    mixup: float = field(
+        default=0.0, metadata={"help": "probability that a copy is mixed with another clip; labels are mixed alike"}
+    )
+    mixup_weight: tuple[float, float] = field(
+        default=(0.5, 1.0), metadata={"help": "range of the share of the clip itself in a mixture, in (0, 1]"}
+    )
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if name != "copies" and value[0] > value[1]:
+            if isinstance(value, Sequence) and value[0] > value[1]:
                 raise ValueError(f"{name} is {value}; the lower end must come first")
+        for name in ("shift", "mixup"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+        if not (self.mixup_weight[0] > 0 and self.mixup_weight[1] <= 1):
+            raise ValueError(f"mixup_weight is {self.mixup_weight}; shares lie in (0, 1]")
         if self.speed[0] <= 0:
             raise ValueError(f"speed is {self.speed}; speeds must be positive")
         if self.copies < 0:
             raise ValueError(f"copies is {self.copies}; it must be at least 0")
 
-    def draw(self, seed: int, copy: int, clip_index: int) -> AudioChange:
-        """The change of one version of a clip; it depends on these three numbers alone."""
+    def draw(self, seed: int, copy: int, clip_index: int, partners: Sequence[int] = ()) -> AudioChange:
+        """The change of one version of a clip; it depends on the three numbers and the `partners` to mix with alone."""
         random = np.random.default_rng([seed, copy, clip_index])
-        return AudioChange(
+        change = AudioChange(
             speed=random.uniform(*self.speed),
             gain_db=random.uniform(*self.gain_db),
             noise_snr_db=random.uniform(*self.noise_snr_db),
             noise_tilt=random.uniform(0.0, 1.0),
             noise_seed=int(random.integers(2**31)),
+            shift=random.uniform(-self.shift, self.shift),
         )
+        if not partners or random.random() >= self.mixup:
+            return change
+        weight = random.uniform(*self.mixup_weight)
+        return replace(change, partner=partners[int(random.integers(len(partners)))], weight=weight)
 
 
-def apply_change(audio: Audio, change: AudioChange) -> Audio:
-    """The changed clip.
+def apply_change(audio: Audio, change: AudioChange, partner: Audio | None = None) -> Audio:
+    """The changed clip, with `partner` mixed in if the change names one; both at one level before they are mixed.
 
+    Mixing follows between-class learning (arXiv 1711.10282): amplitudes `weight` and 1 - `weight`, at constant power. A
+    partner of another length is repeated or cut, one of another rate is resampled.
     Speed costs nothing: the clip says another sampling rate, in steps of 100 Hz, and encoding resamples anyway.
     The noise has no offset; above 50 Hz its power falls by 6 `noise_tilt` dB per octave, from white (0) to brown (1).
     """
-    waveform, rate = audio["array"], audio["sampling_rate"]
-    spectrum = np.fft.rfft(np.random.default_rng(change.noise_seed).standard_normal(len(waveform)))
-    spectrum[0] = 0
-    frequencies_hz = np.fft.rfftfreq(len(waveform), d=1 / rate)
-    noise = np.fft.irfft(spectrum * np.maximum(frequencies_hz, LOWEST_TILTED_HZ) ** -change.noise_tilt, n=len(waveform))
-    level = np.sqrt(np.mean(waveform**2) / max(np.mean(noise**2), 1e-20)) * 10 ** (-change.noise_snr_db / 20)
+    rate = audio["sampling_rate"]
+    waveform = np.roll(audio["array"], round(change.shift * len(audio["array"])))
+    if partner is not None:
+        waveform = _mix(waveform, rate, partner, change.weight)
+    noise = _noise(len(waveform), rate, change.noise_tilt, change.noise_seed)
+    level = _rms(waveform) / max(_rms(noise), 1e-10) * 10 ** (-change.noise_snr_db / 20)
     changed = ((waveform + level * noise) * 10 ** (change.gain_db / 20)).astype(np.float32)
     return {"array": changed, "sampling_rate": round(rate * change.speed / 100) * 100}
+
+
+def _mix(waveform: np.ndarray, rate: int, partner: Audio, weight: float) -> np.ndarray:
+    other = resample(torch.from_numpy(partner["array"]), partner["sampling_rate"], rate).numpy()
+    other = np.resize(other, len(waveform)) * (_rms(waveform) / max(_rms(other), 1e-10))
+    return (weight * waveform + (1 - weight) * other) / np.sqrt(weight**2 + (1 - weight) ** 2)
+
+
+def _noise(num_samples: int, rate: int, tilt: float, seed: int) -> np.ndarray:
+    spectrum = np.fft.rfft(np.random.default_rng(seed).standard_normal(num_samples))
+    spectrum[0] = 0
+    frequencies_hz = np.fft.rfftfreq(num_samples, d=1 / rate)
+    return np.fft.irfft(spectrum * np.maximum(frequencies_hz, LOWEST_TILTED_HZ) ** -tilt, n=num_samples)
+
+
+def _rms(waveform: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(waveform, dtype=np.float64))))

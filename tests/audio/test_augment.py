@@ -59,6 +59,39 @@ def test_silence_stays_silent() -> None:
     assert not apply(silence, noise_snr_db=0.0)["array"].any()
 
 
+@pytest.mark.unit
+def test_shift_rolls_the_clip() -> None:
+    ramp = np.linspace(-0.5, 0.5, RATE, dtype=np.float32)
+    np.testing.assert_allclose(apply(ramp, shift=0.25)["array"], np.roll(ramp, RATE // 4), atol=1e-6)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("partner_rate", [RATE, 2 * RATE])
+def test_a_partner_is_mixed_in_at_one_level_and_constant_power(partner_rate: int) -> None:
+    partner: Audio = {
+        "array": (0.01 * np.sin(2 * np.pi * 2000 * np.arange(partner_rate // 2) / partner_rate)).astype(np.float32),
+        "sampling_rate": partner_rate,
+    }
+    change = AudioChange(**(NOTHING | {"partner": 1, "weight": 0.75}))
+    mixed = apply_change({"array": sine(), "sampling_rate": RATE}, change, partner)["array"]
+    assert mixed.shape == sine().shape
+    power = np.abs(np.fft.rfft(mixed)) ** 2
+    assert 10 * np.log10(power[500] / power[2000]) == pytest.approx(20 * np.log10(3), abs=0.3)
+    assert np.std(mixed) == pytest.approx(np.std(sine()), rel=0.02)
+
+
+@pytest.mark.unit
+def test_partners_and_weights_are_drawn_as_often_as_said() -> None:
+    augmentation = AudioAugmentation(copies=1, mixup=0.5, mixup_weight=(0.6, 0.9))
+    drawn = [augmentation.draw(0, 0, clip, partners=[7, 8, 9]) for clip in range(400)]
+    mixed = [change for change in drawn if change.partner is not None]
+    assert 160 < len(mixed) < 240
+    assert {change.partner for change in mixed} == {7, 8, 9}
+    assert all(0.6 <= change.weight <= 0.9 for change in mixed)
+    assert all(change.weight == 1.0 for change in drawn if change.partner is None)
+    assert augmentation.draw(0, 0, 0).partner is None
+
+
 @pytest.mark.invariant
 def test_draws_depend_on_seed_copy_and_clip_alone() -> None:
     augmentation = AudioAugmentation(copies=2)
@@ -78,6 +111,9 @@ def test_draws_depend_on_seed_copy_and_clip_alone() -> None:
         ({"gain_db": (3.0, -3.0)}, r"gain_db is \(3.0, -3.0\); the lower end must come first"),
         ({"speed": (0.0, 1.0)}, "speeds must be positive"),
         ({"copies": -1}, "copies is -1; it must be at least 0"),
+        ({"shift": 1.5}, r"shift is 1.5; it must lie in \[0, 1\]"),
+        ({"mixup": -0.1}, r"mixup is -0.1; it must lie in \[0, 1\]"),
+        ({"mixup_weight": (0.0, 1.0)}, r"mixup_weight is \(0.0, 1.0\); shares lie in \(0, 1\]"),
     ],
 )
 def test_ranges_are_checked(settings: dict, message: str) -> None:

@@ -1,0 +1,159 @@
+"""Figures of a classifier's scores: precision-recall curves, confusion, average precision of every class.
+
+All take scores or logits (clips, classes) and labels as `hf_audioformer.metrics` does, and return a
+`matplotlib.figure.Figure` without touching matplotlib's global state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..metrics import confusion_matrix, precisions_at_positives
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["average_precision_figure", "confusion_figure", "precision_recall_figure"]
+
+ACCENT, PALE, INK = "#1f5fa8", "#9db8d6", "#333333"
+STYLE: Any = {
+    "font.size": 10,
+    **{"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK, "axes.labelcolor": INK},
+    **{"xtick.color": INK, "ytick.color": INK, "text.color": INK, "legend.frameon": False},
+}
+
+CLASSES_NAMED = 10  # so many curves have a colour and a line in the legend
+CLASSES_IN_MATRIX = 50
+CLASSES_WITH_NUMBERS = 20
+BARS_AT_EACH_END = 30
+RECALLS = np.linspace(0.005, 1, 200)
+
+
+def precision_recall_figure(scores: np.ndarray, positive: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """A curve for each class that has a positive clip, and their mean at every recall.
+
+    Args:
+        scores: (clips, classes); of one class they must be comparable over the clips, as probabilities are.
+        positive: Booleans alike.
+    """
+    present = np.flatnonzero(positive.any(0))
+    precisions = {index: precisions_at_positives(scores[:, index], positive[:, index]) for index in present}
+    curves = np.array([_at_recalls(precisions[index]) for index in present])
+    with _figure(8.6, 5.4, title) as (figure, axes):
+        if len(present) <= CLASSES_NAMED:
+            for index, curve in zip(present, curves, strict=True):
+                axes.plot(RECALLS, curve, linewidth=1.1, label=f"{names[index]}  {precisions[index].mean():.2f}")
+        else:
+            alpha = max(0.15, min(0.7, 30 / len(present)))
+            axes.plot(RECALLS, curves.T, linewidth=0.8, color=PALE, alpha=alpha)
+            axes.plot([], [], color=PALE, linewidth=1, label=f"each of {len(present)} classes")
+        mean = float(np.mean([values.mean() for values in precisions.values()]))
+        axes.plot(RECALLS, curves.mean(0), color=INK, linewidth=2.6, label=f"mean  {mean:.2f}")
+        chance = float(positive[:, present].mean())
+        axes.axhline(chance, color=INK, linewidth=1, linestyle=(0, (2, 3)), label=f"chance  {chance:.2f}")
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
+        axes.grid(color="#e8e8e8", linewidth=0.8)
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), title="average precision", alignment="left")
+    return figure
+
+
+def confusion_figure(logits: np.ndarray, labels: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """What each true class (row) is taken for (column), in percent of its clips.
+
+    Of more than 50 classes it shows the 50 of lowest recall, and all other columns as one.
+    """
+    counts = confusion_matrix(logits, labels)
+    clips = counts.sum(1)
+    present = np.flatnonzero(clips)
+    recall = counts.diagonal()[present] / clips[present]
+    shown = present if len(present) <= CLASSES_IN_MATRIX else np.sort(present[np.argsort(recall)[:CLASSES_IN_MATRIX]])
+    shares = 100 * counts[np.ix_(shown, shown)] / clips[shown, None]
+    columns = [names[index] for index in shown]
+    if len(shown) < len(names):
+        shares = np.column_stack([shares, 100 - shares.sum(1)])
+        columns.append("all others")
+    if len(shown) < len(present):
+        title = f"{title}\nthe {len(shown)} classes of lowest recall, out of {len(present)}"
+    side = max(3.6, 0.42 * len(shown)) if len(shown) <= CLASSES_WITH_NUMBERS else 0.24 * len(shown)
+    with _figure(side + 3.2, side + 1.8, title) as (figure, axes):
+        image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="equal")
+        size = 9 if len(shown) <= CLASSES_WITH_NUMBERS else 7
+        axes.set_xticks(range(len(columns)), columns, rotation=45, ha="right", rotation_mode="anchor", fontsize=size)
+        axes.set_yticks(range(len(shown)), [f"{names[index]} ({clips[index]})" for index in shown], fontsize=size)
+        axes.set(xlabel="predicted class", ylabel="true class (clips)")
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        if len(shown) <= CLASSES_WITH_NUMBERS:
+            for (row, column), share in np.ndenumerate(shares):
+                if share >= 0.5:
+                    colour = "white" if share > 55 else INK
+                    axes.text(column, row, f"{share:.0f}", ha="center", va="center", fontsize=8, color=colour)
+        bar = figure.colorbar(image, ax=axes, shrink=0.7, pad=0.03)
+        bar.set_label("share of the true class, %")
+        bar.outline.set_visible(False)
+    return figure
+
+
+def average_precision_figure(scores: np.ndarray, positive: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """A bar for each class, best first, with the level of chance (its share of the clips) and the mean.
+
+    Of more than 60 classes it shows the best 30 and the worst 30. Arguments as for `precision_recall_figure`.
+    """
+    present = np.flatnonzero(positive.any(0))
+    values = np.array([precisions_at_positives(scores[:, index], positive[:, index]).mean() for index in present])
+    chosen, rows = _best_and_worst(values)
+    hidden = len(values) - len(chosen)
+    clips = positive.sum(0)[present][chosen]
+    with _figure(7.2, 0.22 * (rows[-1] + 1) + 1.8, title) as (figure, axes):
+        axes.barh(rows, values[chosen], color=PALE, height=0.75)
+        axes.vlines(
+            clips / len(scores), rows - 0.42, rows + 0.42, color=INK, linewidth=1.6, label="chance (share of the clips)"
+        )
+        mean = float(values.mean())
+        axes.axvline(
+            mean, color=ACCENT, linewidth=1.4, linestyle="--", label=f"mean of {len(present)} classes: {mean:.3f}"
+        )
+        for row, value in zip(rows, values[chosen], strict=True):
+            axes.text(value + 0.008, row, f"{value:.2f}", va="center", fontsize=8)
+        if hidden:
+            between = f"... {hidden} classes between ..."
+            axes.text(0.02, BARS_AT_EACH_END + 0.5, between, va="center", fontsize=9, style="italic")
+        labels = [f"{names[present[index]]} ({count})" for index, count in zip(chosen, clips, strict=True)]
+        axes.set_yticks(rows, labels, fontsize=8)
+        axes.set(
+            xlim=(0, 1.06), ylim=(rows[-1] + 0.7, -0.7), xlabel="average precision", ylabel="class (positive clips)"
+        )
+        axes.tick_params(axis="y", length=0)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, borderaxespad=0.3, fontsize=9)
+    return figure
+
+
+def _best_and_worst(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The indices of the values to show, falling, and a row for each; where some are left out two rows stay free."""
+    order = np.argsort(-values, kind="stable")
+    if len(order) <= 2 * BARS_AT_EACH_END:
+        return order, np.arange(len(order))
+    chosen = np.concatenate([order[:BARS_AT_EACH_END], order[-BARS_AT_EACH_END:]])
+    return chosen, np.arange(len(chosen)) + np.repeat([0, 2], BARS_AT_EACH_END)
+
+
+def _at_recalls(precisions: np.ndarray) -> np.ndarray:
+    """The precision where each of `RECALLS` is reached first, of the points of a curve, best first."""
+    return precisions[np.ceil(RECALLS * len(precisions) - 1e-9).astype(int) - 1]
+
+
+@contextmanager
+def _figure(width: float, height: float, title: str) -> Iterator[tuple[Figure, Axes]]:
+    """An empty figure of a size in inches, and its only axes, in the house's style."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
+        figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
+        yield figure, figure.add_subplot()

@@ -16,6 +16,7 @@ __all__ = [
     "class_probabilities",
     "classes_left_out",
     "classification_metrics",
+    "confidence_intervals",
     "confusion_matrix",
     "per_class_table",
     "precisions_at_positives",
@@ -78,6 +79,25 @@ def per_class_table(logits: np.ndarray, labels: np.ndarray, names: Sequence[str]
         {"name": name} | {key: column[index].item() for key, column in columns.items()}
         for index, name in enumerate(names)
     ]
+
+
+def confidence_intervals(
+    logits: np.ndarray, labels: np.ndarray, *, resamples: int, seed: int = 0, level: float = 0.95
+) -> dict[str, tuple[float, float]]:
+    """The bounds of each of the `classification_metrics` that hold `level` of it when clips are drawn anew.
+
+    The percentile bootstrap: clips are drawn with replacement `resamples` times. It tells how the choice of test clips
+    moves the figure, not how the training does. Metrics that are NaN in some draw have NaN bounds.
+
+    Raises:
+        ValueError: as `classification_metrics`.
+    """
+    random = np.random.default_rng(seed)
+    draws = [random.integers(len(labels), size=len(labels)) for _ in range(resamples)]
+    metrics = [classification_metrics(logits[draw], labels[draw]) for draw in draws]
+    tails = (100 * (1 - level) / 2, 100 * (1 + level) / 2)
+    bounds = {name: np.percentile([of_draw[name] for of_draw in metrics], tails) for name in metrics[0]}
+    return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
 
 
 def confusion_matrix(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from hf_audioformer.metrics import (
     class_probabilities,
     classes_left_out,
     classification_metrics,
+    confidence_intervals,
     confusion_matrix,
     per_class_table,
     precisions_at_positives,
@@ -168,6 +169,18 @@ def test_single_label_table_equals_scikit_learn(seed: int, clips: int, classes: 
         assert table[index]["average_precision"] == pytest.approx(precision)
     counts = sklearn_confusion_matrix(labels, predictions, labels=range(classes))
     np.testing.assert_array_equal(confusion_matrix(logits, labels), counts)
+
+
+@pytest.mark.reference
+def test_intervals_of_the_accuracy_are_those_of_a_share() -> None:
+    labels = np.zeros(400, dtype=np.int64)
+    logits = np.tile(np.array([[1.0, 0.0]]), (400, 1))
+    logits[:100] = [0, 1]
+    bounds = confidence_intervals(logits, labels, resamples=1000)
+    half_width = 1.96 * math.sqrt(0.75 * 0.25 / 400)
+    assert bounds["accuracy"] == pytest.approx((0.75 - half_width, 0.75 + half_width), abs=0.006)
+    assert bounds == confidence_intervals(logits, labels, resamples=1000)
+    assert bounds != confidence_intervals(logits, labels, resamples=1000, seed=1)
 
 
 @pytest.mark.unit

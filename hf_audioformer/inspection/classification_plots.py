@@ -41,19 +41,20 @@ def precision_recall_figure(scores: np.ndarray, positive: np.ndarray, names: Seq
         scores: (clips, classes); of one class they must be comparable over the clips, as probabilities are.
         positive: Booleans alike.
     """
-    present = np.flatnonzero(positive.any(0))
+    present = np.flatnonzero(positive.any(0)).tolist()
     precisions = {index: precisions_at_positives(scores[:, index], positive[:, index]) for index in present}
     curves = np.array([_at_recalls(precisions[index]) for index in present])
     with _figure(8.6, 5.4, title) as (figure, axes):
         if len(present) <= CLASSES_NAMED:
             for index, curve in zip(present, curves, strict=True):
-                axes.plot(RECALLS, curve, linewidth=1.1, label=f"{names[index]}  {precisions[index].mean():.2f}")
+                label = f"{names[index]}  {precisions[index].mean():.2f}"
+                axes.plot(RECALLS, curve, linewidth=1.1, drawstyle="steps", label=label)
         else:
             alpha = max(0.15, min(0.7, 30 / len(present)))
-            axes.plot(RECALLS, curves.T, linewidth=0.8, color=PALE, alpha=alpha)
+            axes.plot(RECALLS, curves.T, linewidth=0.8, drawstyle="steps", color=PALE, alpha=alpha)
             axes.plot([], [], color=PALE, linewidth=1, label=f"each of {len(present)} classes")
         mean = float(np.mean([values.mean() for values in precisions.values()]))
-        axes.plot(RECALLS, curves.mean(0), color=INK, linewidth=2.6, label=f"mean  {mean:.2f}")
+        axes.plot(RECALLS, curves.mean(0), color=INK, linewidth=2.6, drawstyle="steps", label=f"mean  {mean:.2f}")
         chance = float(positive[:, present].mean())
         axes.axhline(chance, color=INK, linewidth=1, linestyle=(0, (2, 3)), label=f"chance  {chance:.2f}")
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
@@ -104,7 +105,7 @@ def average_precision_figure(scores: np.ndarray, positive: np.ndarray, names: Se
 
     Of more than 60 classes it shows the best 30 and the worst 30. Arguments as for `precision_recall_figure`.
     """
-    present = np.flatnonzero(positive.any(0))
+    present = np.flatnonzero(positive.any(0)).tolist()
     values = np.array([precisions_at_positives(scores[:, index], positive[:, index]).mean() for index in present])
     chosen, rows = _best_and_worst(values)
     hidden = len(values) - len(chosen)

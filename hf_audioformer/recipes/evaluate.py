@@ -1,0 +1,251 @@
+"""Measuring a classifier on labelled clips: metrics with their uncertainty, a table of the classes, every prediction,
+and figures. Takes AudioFormer checkpoints and any other that AutoModelForAudioClassification loads."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedModel
+
+from .. import AudioFormerFeatureExtractor
+from ..data import ClipTable
+from ..data.clip_codes import codes_of_clips
+from ..data.collators import CodeCollator
+from ..models.audioformer.feature_extraction_audioformer import resample
+from ..training.arguments import parse_config
+from ..training.console import quiet_transformers
+from ..training.launch import check_launch
+from .evaluation_report import METRICS_FILE, ScoredClips, measure, summary, write_report
+from .inputs import ReadingArguments, read
+
+__all__ = ["EvaluateArguments", "main", "run"]
+
+Batch = tuple[list[int], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class EvaluationClips(ReadingArguments):
+    """Which clips, and what is done with bad and with long ones."""
+
+    skip_bad: bool = field(default=False, metadata={"help": "leave out clips that cannot be read, and list them"})
+    max_length_seconds: float | None = field(
+        default=None, metadata={"help": "cut longer clips at the end (AudioFormer only)"}
+    )
+
+
+@dataclass(frozen=True)
+class SubsetArguments:
+    """Which of the clips: all by default."""
+
+    column: str | None = field(default=None, metadata={"help": "only clips with one of split.values in this column"})
+    values: list[str | int] = field(default_factory=list, metadata={"help": "the values of split.column to keep"})
+
+    def __post_init__(self) -> None:
+        if (self.column is None) != (not self.values):
+            raise ValueError(
+                f"split.column={self.column!r} and split.values={self.values} go together: a column and what to keep"
+            )
+
+
+@dataclass(frozen=True)
+class EvaluateArguments:
+    """All settings of the recipe."""
+
+    model: str = field(metadata={"help": "folder or Hub id of a classifier: an AudioFormer, AST, Wav2Vec2, ..."})
+    data: EvaluationClips
+    output_dir: str = field(metadata={"help": "where metrics, tables and figures go"})
+    split: SubsetArguments = field(default_factory=SubsetArguments)
+    batch_size: int = field(default=16, metadata={"help": "clips classified together; changes nothing but speed"})
+    resamples: int = field(default=1000, metadata={"help": "bootstrap draws for confidence intervals; 0: none"})
+    seed: int = field(default=0, metadata={"help": "seed of the bootstrap"})
+    device: str | None = field(default=None, metadata={"help": "cpu, cuda, ...; the accelerator if there is one"})
+    overwrite: bool = field(default=False, metadata={"help": "replace an earlier evaluation in output_dir"})
+
+
+def main(argv: list[str]) -> None:
+    """Runs the recipe from a config file and command-line options."""
+    run(parse_config(EvaluateArguments, argv, description=__doc__ or ""))
+
+
+def run(arguments: EvaluateArguments) -> dict[str, Any]:
+    """Classifies the clips; returns and prints what it leaves as `metrics.json` in `output_dir`.
+
+    Beside it lie `per_class.csv`, `predictions.csv`, `precision_recall.png`, and `confusion.png` for single labels or
+    `average_precision.png` for several.
+
+    Raises:
+        FileExistsError: `output_dir` holds an earlier evaluation and `overwrite` is not set.
+        ValueError: The model is no classifier, the clips have labels it does not know, or a clip cannot be read.
+    """
+    check_launch(1)
+    folder = Path(arguments.output_dir)
+    if (folder / METRICS_FILE).exists() and not arguments.overwrite:
+        raise FileExistsError(
+            f"{folder} holds an earlier evaluation. Replace it with --overwrite true, or name another."
+        )
+    clips = _subset(read(arguments.data), arguments.split)
+    model, extractor = load_classifier(arguments.model, _device(arguments.device))
+    config: Any = model.config
+    names = [config.id2label[index] for index in range(config.num_labels)]
+    targets = targets_of_model(clips, names, config.problem_type)
+    logits = classify(clips, model, extractor, arguments)
+    found = sorted(logits)
+    scored = ScoredClips(
+        ids=[clips.ids[index] for index in found],
+        logits=np.stack([logits[index] for index in found]),
+        labels=targets[found],
+        names=names,
+    )
+    report = {
+        "model": arguments.model,
+        "source": arguments.data.source,
+        **measure(scored, resamples=arguments.resamples, seed=arguments.seed),
+        "clips_skipped": [clips.ids[index] for index in range(len(clips)) if index not in logits],
+        "settings": asdict(arguments),
+    }
+    about = f"{Path(arguments.model).name} on {Path(arguments.data.source).name}, {len(found)} clips"
+    write_report(folder, report, scored, about)
+    print(f"{summary(report)}\nMetrics, tables and figures are in {folder}")
+    return report
+
+
+def load_classifier(source: str, device: torch.device) -> tuple[PreTrainedModel, Any]:
+    """A classifier in float32 on the device, ready to evaluate, and its feature extractor.
+
+    Raises:
+        ValueError: The checkpoint has no trained classifier, or one for regression.
+    """
+    with quiet_transformers():
+        extractor = AutoFeatureExtractor.from_pretrained(source)
+        model, info = AutoModelForAudioClassification.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True
+        )
+        if isinstance(extractor, AudioFormerFeatureExtractor):
+            extractor.load_codec(device)
+    if info["missing_keys"]:
+        raise ValueError(
+            f"model is {source}, which holds no trained classifier (missing {sorted(info['missing_keys'])[0]}); train "
+            "one with hf-audioformer finetune"
+        )
+    if model.config.problem_type == "regression":
+        raise ValueError(f"model is {source}, which predicts numbers, not classes; classifiers are evaluated here")
+    return model.to(device).eval(), extractor
+
+
+def targets_of_model(clips: ClipTable, names: Sequence[str], problem_type: str | None) -> np.ndarray:
+    """The clips' labels in the order of a model's classes, `names`: int64 (clips,), or multi-hot (clips, classes) where
+    the model or, if it does not say, the clips may have several labels.
+
+    Raises:
+        ValueError: A label that the model does not know, or several labels for a model of single ones.
+    """
+    found = clips.targets()
+    occurring = np.flatnonzero(found.any(0)) if clips.multi_label else np.unique(found)
+    unknown = [clips.label_names[index] for index in occurring if clips.label_names[index] not in names]
+    if unknown:
+        raise ValueError(
+            f"{len(unknown)} of the clips' {len(occurring)} labels are unknown to the model, first {unknown[:5]}; it "
+            f"knows {list(names[:10])}. The names must be the same; their order does not matter"
+        )
+    if clips.multi_label and problem_type == "single_label_classification":
+        raise ValueError("the clips have several labels each, and the model was trained to give one")
+    index_of = np.array([names.index(name) if name in names else -1 for name in clips.label_names])
+    if not clips.multi_label and problem_type != "multi_label_classification":
+        return index_of[found]
+    targets = np.zeros((len(clips), len(names)), dtype=np.int64)
+    rows, classes = np.nonzero(found) if clips.multi_label else (np.arange(len(clips)), found)
+    targets[rows, index_of[classes]] = 1
+    return targets
+
+
+@torch.inference_mode()
+def classify(
+    clips: ClipTable, model: PreTrainedModel, extractor: Any, arguments: EvaluateArguments
+) -> dict[int, np.ndarray]:
+    """Logits, float32 (classes,), of each clip that can be read, by its index."""
+    if isinstance(extractor, AudioFormerFeatureExtractor):
+        batches = _code_batches(clips, model, extractor, arguments)
+    else:
+        batches = _feature_batches(clips, extractor, arguments)
+    logits: dict[int, np.ndarray] = {}
+    with tqdm(total=len(clips), desc="classify", unit="clip", dynamic_ncols=True) as bar:
+        for indices, batch in batches:
+            found = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits
+            logits |= zip(indices, found.float().cpu().numpy(), strict=True)
+            bar.update(len(indices))
+    if not logits:
+        raise ValueError(f"{arguments.data.source}: no clip could be read")
+    return logits
+
+
+def _code_batches(
+    clips: ClipTable, model: PreTrainedModel, extractor: AudioFormerFeatureExtractor, arguments: EvaluateArguments
+) -> Iterator[Batch]:
+    """The codes of the clips, long clips together; padding changes nothing."""
+    if arguments.data.max_length_seconds is not None:
+        extractor.max_length_seconds = arguments.data.max_length_seconds
+    versions = codes_of_clips(clips, extractor, skip_bad=arguments.data.skip_bad, device=model.device)
+    codes = {index: of_clip[0].input_ids for index, of_clip in versions.items()}
+    collate = CodeCollator(extractor.special_token_id("pad"))
+    by_length = sorted(codes, key=lambda index: -len(codes[index]))
+    return (
+        (indices, collate([{"input_ids": codes[index]} for index in indices]))
+        for indices in _chunks(by_length, arguments.batch_size)
+    )
+
+
+def _feature_batches(clips: ClipTable, extractor: Any, arguments: EvaluateArguments) -> Iterator[Batch]:
+    """What another model's extractor makes of each clip alone; only clips of one shape share a batch, since not every
+    model leaves padding out."""
+    for chunk in _chunks(range(len(clips)), arguments.batch_size):
+        shapes: dict[tuple, list[tuple[int, dict[str, Tensor]]]] = {}
+        for index in chunk:
+            try:
+                features = _features(clips, index, extractor)
+            except (ValueError, OSError) as error:
+                if not arguments.data.skip_bad:
+                    raise ValueError(
+                        f"{clips.ids[index]}: {error} (--data.skip_bad true leaves such clips out)"
+                    ) from error
+                continue
+            shapes.setdefault(tuple(tensor.shape for tensor in features.values()), []).append((index, features))
+        for group in shapes.values():
+            indices = [index for index, _ in group]
+            yield indices, {name: torch.cat([features[name] for _, features in group]) for name in group[0][1]}
+
+
+def _features(clips: ClipTable, index: int, extractor: Any) -> dict[str, Tensor]:
+    audio = clips.load(index)
+    waveform = resample(torch.from_numpy(audio["array"]), audio["sampling_rate"], extractor.sampling_rate)
+    return dict(extractor(waveform.numpy(), sampling_rate=extractor.sampling_rate, return_tensors="pt"))
+
+
+def _chunks(indices: Sequence[int], size: int) -> Iterator[list[int]]:
+    return (list(indices[start : start + size]) for start in range(0, len(indices), size))
+
+
+def _subset(clips: ClipTable, split: SubsetArguments) -> ClipTable:
+    """The clips with one of the values in the column.
+
+    Raises:
+        ValueError: No such column, or a value that no clip has.
+    """
+    if split.column is None:
+        return clips
+    found = [str(value) for value in clips.column(split.column)]
+    missing = [value for value in map(str, split.values) if value not in found]
+    if missing:
+        raise ValueError(
+            f"split.values: no clip has {missing[0]!r} in column {split.column!r}; there are {sorted(set(found))[:10]}"
+        )
+    return clips.select([index for index, value in enumerate(found) if value in map(str, split.values)])
+
+
+def _device(name: str | None) -> torch.device:
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return torch.device(name) if name else accelerator or torch.device("cpu")

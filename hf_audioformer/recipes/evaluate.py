@@ -208,11 +208,10 @@ def _feature_batches(clips: ClipTable, extractor: Any, arguments: EvaluateArgume
             try:
                 features = _features(clips, index, extractor)
             except (ValueError, OSError) as error:
-                if not arguments.data.skip_bad:
-                    raise ValueError(
-                        f"{clips.ids[index]}: {error} (--data.skip_bad true leaves such clips out)"
-                    ) from error
-                continue
+                if arguments.data.skip_bad:
+                    continue
+                where = "" if clips.ids[index] in str(error) else f"{clips.ids[index]}: "
+                raise ValueError(f"{where}{error} (--data.skip_bad true leaves such clips out)") from error
             shapes.setdefault(tuple(tensor.shape for tensor in features.values()), []).append((index, features))
         for group in shapes.values():
             indices = [index for index, _ in group]

@@ -193,7 +193,7 @@ def test_bad_clips_for_other_models(tmp_path: Path) -> None:
     (tmp_path / "clips" / "low").mkdir(parents=True)
     (tmp_path / "clips" / "low" / "0.wav").write_bytes(b"no sound")
     asked = arguments(str(tmp_path / "model"), tmp_path / "clips", tmp_path / "out")
-    with pytest.raises(ValueError, match=r"^low/0.wav: .*\(--data.skip_bad true leaves it out\)"):
+    with pytest.raises(ValueError, match=r"^clip 'low/0.wav' .*\(--data.skip_bad true leaves such clips out\)"):
         evaluate.run(asked)
     with pytest.raises(ValueError, match="no clip could be read"):
         evaluate.run(replace(asked, data=replace(asked.data, skip_bad=True)))

@@ -26,6 +26,7 @@ COMMANDS = {
         "hf_audioformer.recipes.pretrain", "masked language modelling on the codes of unlabelled clips"
     ),
     "train-codec": Command("hf_audioformer.recipes.train_codec", "train a small neural codec on your audio"),
+    "codec-report": Command("hf_audioformer.recipes.codec_report", "measure a codec made by train-codec"),
     "baseline": Command("hf_audioformer.recipes.baseline", "the simple classifiers that a model has to beat"),
     "doctor": Command("hf_audioformer.environment", "check the installation; a remedy for each fault"),
 }

@@ -1,14 +1,8 @@
-"""Measure a codec made by `train_codec`, on clips that its training never heard.
+"""Measuring a codec made by `train-codec`: perplexity of each codebook, log-mel distance of decoded clips beside that
+of a random encoder with fitted codebooks, and what a bag-of-codes classifier makes of ESC-10."""
 
-    python -m hf_audioformer.recipes.codec_report FOLDER [--clips SOURCE ...] [--esc10]
-
-prints the perplexity of each codebook and the log-mel distance of decoded clips, beside that of a random encoder with
-fitted codebooks; with `--esc10` also the accuracy of a bag-of-codes classifier on the four folds of ESC-10.
-"""
-
-import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import assets
 from ..audio.io import Audio
 from ..audio.log_mel import log_mel
 from ..data.readers import read_clips
@@ -27,6 +22,7 @@ from .codec_clips import load_waveforms, set_level
 from .train_codec import ARGUMENTS_FILE, CodecTrainer, TrainCodecArguments
 
 __all__ = [
+    "CodecReportArguments",
     "bag_of_codes_folds",
     "codebook_perplexities",
     "encode_clip",
@@ -37,6 +33,20 @@ __all__ = [
 
 ESC10_SECONDS = 5.0
 DISTANCE_RANGE_DB = 80.0
+
+
+@dataclass(frozen=True)
+class CodecReportArguments:
+    """All settings of the report."""
+
+    codec: str = field(
+        default_factory=assets.codec_folder, metadata={"help": "folder of a codec made by hf-audioformer train-codec"}
+    )
+    sources: list[str] | None = field(
+        default=None,
+        metadata={"help": "clips to measure on, as for train-codec; by default those its training held out"},
+    )
+    esc10: bool = field(default=False, metadata={"help": "also classify the folds of ESC-10 from the codes"})
 
 
 def encode_clip(codec: AudioCodec, waveform: Tensor) -> Tensor:
@@ -119,27 +129,24 @@ def _print_unseen(codec: AudioCodec, arguments: TrainCodecArguments, clips: Sequ
     )
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measure as the command line says."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="a finished codec")
-    parser.add_argument("--clips", nargs="+", default=[], help="sources to measure on instead of the held-out clips")
-    parser.add_argument("--esc10", action="store_true", help="classify ESC-10 from the codes")
-    options = parser.parse_args(argv)
-    arguments = parse_config(TrainCodecArguments, [str(options.folder / ARGUMENTS_FILE)], description="")
-    codec = AudioCodec.from_pretrained(options.folder)
+def main(argv: list[str]) -> None:
+    """Measures as a config file and command-line options say."""
+    options = parse_config(CodecReportArguments, argv, description=__doc__ or "")
+    settings = Path(options.codec) / ARGUMENTS_FILE
+    if not settings.is_file():
+        raise FileNotFoundError(
+            f"codec is {options.codec}, which has no {ARGUMENTS_FILE}; name a folder that train-codec wrote"
+        )
+    arguments = parse_config(TrainCodecArguments, [str(settings)], description="")
+    codec = AudioCodec.from_pretrained(options.codec)
     rate, level = arguments.sampling_rate, arguments.rms_level_dbfs
-    if options.clips:
-        clips = load_waveforms(options.clips, [], rate, level)
-    else:
+    if options.sources is None:
         clips = load_waveforms(arguments.sources, arguments.hold_out, rate, level, only_held_out=True)
+    else:
+        clips = load_waveforms(options.sources, [], rate, level)
     _print_unseen(codec, arguments, clips)
     if options.esc10:
         accuracies = bag_of_codes_folds(codec, level)
         each = ", ".join(f"fold {fold} {accuracy:.1%}" for fold, accuracy in accuracies.items())
         print(f"bag of codes on ESC-10: mean {np.mean(list(accuracies.values())):.1%} ({each})")
         print(f"heard in training, without labels: {arguments.sources}, but not {arguments.hold_out}")
-
-
-if __name__ == "__main__":
-    main()

@@ -88,7 +88,7 @@ def test_two_steps_of_each_stage_make_a_codec_that_loads_and_round_trips(
     assert codec.decode(codes[None]).shape == (1, 30 * 320)
     with pytest.raises(ValueError, match="holds a finished codec"):
         run(arguments)
-    codec_report.main([str(folder), "--clips", *arguments.sources])
+    codec_report.main(["--codec", str(folder), "--sources", str(arguments.sources)])
     assert capsys.readouterr().out.count("perplexity") == 4
 
 

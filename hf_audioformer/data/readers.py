@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .clip_table import ClipTable, decode_audio_column
+from .known_layouts import ClipList, clip_lists
 from .known_sets import KNOWN_SETS, LoadRow
 from .labels import index_labels
 
@@ -42,6 +43,7 @@ def read_clips(
     `source` is one of
     * a known set: "commands" (part of the package), "esc10", "fsdd", "esc10_mix" (in the folder `HF_AUDIOFORMER_DATA`);
       write "./esc10" for a folder of that name;
+    * a folder with ESC-50 or FSD50K as they are published (the columns `fold`, or `split` of train, val and test);
     * a folder with `metadata.csv`, or with one subfolder per class, either directly or under `train`, `test`, ...,
       which then becomes the column `split`;
     * a `.csv` with a column of paths, or a `.parquet` with a column of audio bytes or paths;
@@ -80,6 +82,9 @@ def read_clips(
 
 
 def _read_folder(folder: Path, audio_column: str | None, audio_root: str | os.PathLike[str] | None) -> datasets.Dataset:
+    lists = clip_lists(folder)
+    if lists:
+        return _dataset_of_rows([row for clip_list in lists for row in _known_rows(folder, clip_list)])
     if (folder / "metadata.csv").is_file():
         return _read_csv(folder / "metadata.csv", audio_column, audio_root)
     rows = [_folder_row(folder, path) for path in _audio_files(folder)]
@@ -95,6 +100,28 @@ def _read_folder(folder: Path, audio_column: str | None, audio_root: str | os.Pa
             f"split folders ({', '.join(sorted(SPLIT_FOLDERS))}) or none"
         )
     return _dataset_of_rows(rows)
+
+
+def _known_rows(folder: Path, clip_list: ClipList) -> list[dict[str, Any]]:
+    """The rows of a published csv, with `label` or `labels` and perhaps `split`."""
+    source = folder / clip_list.csv
+    rows = _csv_rows(source)
+    if not rows or not {clip_list.name_column, clip_list.label_column} <= rows[0].keys():
+        raise ValueError(
+            f"{source}: expected rows with the columns {clip_list.name_column!r} and {clip_list.label_column!r}, as "
+            f"published; found {', '.join(map(repr, rows[0])) if rows else 'no rows'}"
+        )
+    for row in rows:
+        name, label = row.pop(clip_list.name_column), row.pop(clip_list.label_column)
+        file = _contained_path(folder / clip_list.audio, name + clip_list.suffix, source)
+        row |= {"id": name, "audio": {"bytes": None, "path": file}}
+        row |= (
+            {"label": label}
+            if clip_list.label_separator is None
+            else {"labels": label.split(clip_list.label_separator)}
+        )
+        row |= {} if clip_list.split is None else {"split": clip_list.split}
+    return rows
 
 
 def _audio_files(folder: Path) -> list[Path]:
@@ -246,11 +273,12 @@ def _audio_struct() -> Mapping[str, Any]:
 
 
 def _dataset_of_rows(rows: list[dict[str, Any]]) -> datasets.Dataset:
-    """Rows of text and one `audio` entry each."""
+    """Rows of text, or lists of text, and one `audio` entry each."""
     import datasets
 
-    text = {name: datasets.Value("string") for name in rows[0] if name != "audio"}
-    return datasets.Dataset.from_list(rows, features=datasets.Features(text | {"audio": _audio_struct()}))
+    text = datasets.Value("string")
+    columns = {name: datasets.List(text) if isinstance(cell, list) else text for name, cell in rows[0].items()}
+    return datasets.Dataset.from_list(rows, features=datasets.Features(columns | {"audio": _audio_struct()}))
 
 
 def _contained_path(root: Path | None, name: str, source: Path | str) -> str:

@@ -77,6 +77,63 @@ def test_folder_with_metadata(write: Write) -> None:
 
 
 @pytest.mark.unit
+def test_esc50_as_it_is_published(write: Write) -> None:
+    header = "filename,fold,target,category,esc10,src_file,take\n"
+    rows = "1-100032-A-0.wav,1,0,dog,True,100032,A\n5-9032-A-0.wav,5,36,vacuum_cleaner,False,9032,A\n"
+    files = {"meta/esc50.csv": header + rows, "audio/1-100032-A-0.wav": None, "audio/5-9032-A-0.wav": None}
+    clips = read_clips(write(**files, **{"README.md": "words", "tests/test.wav": None}))
+    assert clips.ids == ["1-100032-A-0.wav", "5-9032-A-0.wav"]
+    assert clips.label_names == ("dog", "vacuum_cleaner")
+    assert not clips.multi_label
+    assert (clips.column("fold"), clips.column("take")) == (["1", "5"], ["A", "A"])
+    assert clips.load(1)["array"].shape == (800,)
+
+
+FSD50K = {
+    "FSD50K.ground_truth/dev.csv": "fname,labels,mids,split\n"
+    '64760,"Electric_guitar,Guitar,Music","/m/02sgy,/m/0342h,/m/04rlf",train\n16399,Speech,/m/09x0r,val\n',
+    "FSD50K.ground_truth/eval.csv": 'fname,labels,mids\n37199,"Speech,Music","/m/09x0r,/m/04rlf"\n',
+    "FSD50K.ground_truth/vocabulary.csv": "0,Electric_guitar,/m/02sgy\n",
+    "FSD50K.dev_audio/64760.wav": None,
+    "FSD50K.dev_audio/16399.wav": None,
+    "FSD50K.eval_audio/37199.wav": None,
+}
+
+
+@pytest.mark.unit
+def test_fsd50k_as_it_is_published(write: Write) -> None:
+    clips = read_clips(write(**FSD50K))
+    assert clips.ids == ["64760", "16399", "37199"]
+    assert clips.column("split") == ["train", "val", "test"]
+    assert clips.label_names == ("Electric_guitar", "Guitar", "Music", "Speech")
+    np.testing.assert_array_equal(clips.targets(), [[1, 1, 1, 0], [0, 0, 0, 1], [0, 0, 1, 1]])
+    assert clips.column("mids")[0] == "/m/02sgy,/m/0342h,/m/04rlf"
+    assert clips.load(2)["array"].shape == (800,)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"FSD50K.ground_truth/eval.csv": None}, ValueError, "eval.csv: not a csv"),
+        ({"FSD50K.ground_truth/eval.csv": "fname,labels\n"}, ValueError, r"eval.csv: expected rows .* found no rows"),
+        (
+            {"FSD50K.ground_truth/eval.csv": "id,labels\n1,a\n"},
+            ValueError,
+            "'fname' and 'labels', .*; found 'id', 'labe",
+        ),
+        ({"FSD50K.ground_truth/eval.csv": "fname,labels\n1,a\n"}, FileNotFoundError, "names '1.wav', but there is no"),
+    ],
+)
+def test_published_sets_that_are_damaged(
+    write: Write, changed: dict[str, str | None], error: type[Exception], message: str
+) -> None:
+    folder = write(**(FSD50K | changed))
+    with pytest.raises(error, match=message):
+        read_clips(folder)
+
+
+@pytest.mark.unit
 def test_csv_with_audio_elsewhere(write: Write) -> None:
     folder = write(**{"lists/a.csv": "path,class\na.wav,x\n", "sounds/a.wav": None})
     clips = read_clips(folder / "lists" / "a.csv", audio_root=folder / "sounds", label_column="class")

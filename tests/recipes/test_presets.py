@@ -1,0 +1,64 @@
+"""Every packaged preset is one of its recipe, and those of the paper have the paper's values."""
+
+from typing import Any
+
+import pytest
+
+from hf_audioformer.recipes.finetune import FinetuneArguments
+from hf_audioformer.recipes.pretrain import PretrainArguments
+from hf_audioformer.recipes.train_codec import TrainCodecArguments
+from hf_audioformer.training.arguments import parse_config, presets
+from hf_audioformer.training.trainer import trainer_arguments
+
+pytestmark = pytest.mark.unit
+
+RECIPES = {"pretrain": PretrainArguments, "train_codec": TrainCodecArguments}
+CONTRASTIVE = [name for name in presets() if name.endswith("_ft2")]
+
+
+def recipe_of(name: str) -> type:
+    return next((recipe for prefix, recipe in RECIPES.items() if name.startswith(prefix)), FinetuneArguments)
+
+
+def parse(name: str) -> Any:
+    return parse_config(recipe_of(name), [name], description="")
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_is_read(name: str) -> None:
+    arguments = parse(name)
+    assert arguments.output_dir.removeprefix("runs/") in (name, name.replace("train_codec", "codec"))
+    if hasattr(arguments, "training"):
+        trainer_arguments({}, arguments.training, output_dir="x", seed=0, use_cpu=True)
+
+
+@pytest.mark.parametrize("name", CONTRASTIVE)
+def test_contrastive_presets_have_the_steps_of_the_paper_and_the_data_of_their_plain_twin(name: str) -> None:
+    arguments = parse(name)
+    assert len(arguments.mpc.companions) == 3
+    first, second = arguments.steps
+    assert (first.alpha, first.temperature) == (0.8, 0.05)
+    assert (second.alpha, second.temperature) == (0.97, 0.03)
+    assert second.learning_rate == pytest.approx(first.learning_rate / 10)
+    plain = parse(next(twin for twin in (name.replace("_ft2", "_ft1"), name.removesuffix("_ft2")) if twin in presets()))
+    assert (arguments.data, arguments.split) == (plain.data, plain.split)
+    assert arguments.augmentation == plain.augmentation
+    assert first.learning_rate == plain.training["learning_rate"]
+    assert not plain.mpc.companions
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "batch", "epochs"),
+    [
+        ("audioset20k_ft1", 1e-4, 16, 10),
+        ("audioset2m_ft1", 1e-4, 16, 10),
+        ("fsd50k_ft1", 1e-4, 16, 4),
+        ("esc50_ft1", 1e-5, 32, 20),
+    ],
+)
+def test_values_of_the_paper(name: str, rate: float, batch: int, epochs: int) -> None:
+    arguments = parse(name)
+    found = [arguments.training[key] for key in ("learning_rate", "per_device_train_batch_size", "num_train_epochs")]
+    assert found == [rate, batch, epochs]
+    assert arguments.early_stopping_patience == (3 if name.startswith("audioset") else None)
+    assert arguments.data.mask_rate == (0.1 if name.startswith("fsd50k") else 0)

@@ -38,8 +38,12 @@ Step = Callable[[], float]
 
 
 def make_networks(arguments: argparse.Namespace) -> tuple[AudioFormerForAudioClassification, list[AudioFormerModel]]:
-    """The network of C1 without dropout, so that losses can be compared, and its three companions."""
+    """The network of C1 without dropout, so that losses can be compared, and its three companions.
+
+    Their weights are larger than usual, so that the vectors of clips differ.
+    """
     sizes: dict[str, Any] = {
+        "initializer_range": 0.1,
         "num_hidden_layers": arguments.layers,
         "hidden_size": arguments.hidden_size,
         "num_attention_heads": arguments.hidden_size // 64,
@@ -64,7 +68,7 @@ def make_dataset(versions: dict[int, list[CodeVersion]]) -> CodeDataset:
 def make_step(
     model: AudioFormerForAudioClassification,
     dataset: CodeDataset,
-    collator: CodeCollator,
+    collator: CodeCollator | CompanionCollator,
     objective: ContrastiveObjective | None,
     arguments: argparse.Namespace,
 ) -> Step:
@@ -116,11 +120,11 @@ def main(argv: list[str] | None = None) -> None:
         name: make_step(model, make_dataset(clips), collator, objective, arguments)
         for name, clips, collator, objective in (
             ("FT1", versions, CodeCollator(PAD), None),
-            ("FT2, stored vectors", stored, CompanionCollator(PAD), ContrastiveObjective(0.8, mpc)),
+            ("FT2, stored vectors", stored, CompanionCollator(CodeCollator(PAD)), ContrastiveObjective(0.8, mpc)),
             (
                 "FT2, running companions",
                 add_companion_codes(versions, versions),
-                CompanionCollator(PAD),
+                CompanionCollator(CodeCollator(PAD)),
                 ContrastiveObjective(0.8, mpc, companions),
             ),
         )

@@ -47,31 +47,6 @@ class CodeCollator:
 
 
 @dataclass(frozen=True)
-class CompanionCollator(CodeCollator):
-    """Pads and stacks as `CodeCollator`, and adds what the contrastive loss compares the clips with.
-
-    From clips with `companions`, float32 (num_companions, hidden_size), come `companions`, float32 (batch,
-    num_companions, hidden_size), and `is_present`, bool (batch, num_companions), False for rows of NaN. From clips with
-    `companion_input_ids`, (frames, num_codebooks) integers, come `companion_input_ids`, int64 (batch, frames,
-    num_codebooks), and `companion_attention_mask`, int64 (batch, frames). `clip_index` is int64 (batch,).
-
-    Raises:
-        ValueError: As `CodeCollator`.
-    """
-
-    def __call__(self, clips: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = super().__call__(clips) | {"clip_index": torch.tensor([clip["clip_index"] for clip in clips])}
-        if "companion_input_ids" in clips[0]:
-            whole = CodeCollator(self.pad_token_id)([{"input_ids": clip["companion_input_ids"]} for clip in clips])
-            batch |= {f"companion_{name}": tensor for name, tensor in whole.items()}
-        if "companions" in clips[0]:
-            companions = torch.from_numpy(np.stack([clip["companions"] for clip in clips]))
-            is_missing = companions.isnan().any(dim=-1)
-            batch |= {"companions": companions.masked_fill(is_missing[..., None], 0), "is_present": ~is_missing}
-        return batch
-
-
-@dataclass(frozen=True)
 class MaskedCodeCollator:
     """Pads code sequences and hides a share of the codes, to be predicted.
 
@@ -165,6 +140,39 @@ class MaskedCodeCollator:
         starts = np.sort(random.choice(len(candidates) - count * (span - 1), size=count, replace=False))
         starts += np.arange(count) * (span - 1)
         return candidates[(starts[:, None] + np.arange(span)).reshape(-1)]
+
+
+@dataclass(frozen=True)
+class CompanionCollator:
+    """Batches of `collator`, with what the contrastive loss compares the clips with.
+
+    From clips with `companions`, float32 (num_companions, hidden_size), come `companions`, float32 (batch,
+    num_companions, hidden_size), and `is_present`, bool (batch, num_companions), False for rows of NaN. From clips with
+    `companion_input_ids`, (frames, num_codebooks) integers, come `companion_input_ids`, int64 (batch, frames,
+    num_codebooks), and `companion_attention_mask`, int64 (batch, frames). `clip_index` is int64 (batch,).
+
+    Raises:
+        ValueError: As `collator`.
+    """
+
+    collator: CodeCollator | MaskedCodeCollator
+
+    def set_epoch(self, epoch: int) -> None:
+        """As `MaskedCodeCollator.set_epoch`."""
+        if isinstance(self.collator, MaskedCodeCollator):
+            self.collator.set_epoch(epoch)
+
+    def __call__(self, clips: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = self.collator(clips) | {"clip_index": torch.tensor([clip["clip_index"] for clip in clips])}
+        if "companion_input_ids" in clips[0]:
+            pad = CodeCollator(self.collator.pad_token_id)
+            whole = pad([{"input_ids": clip["companion_input_ids"]} for clip in clips])
+            batch |= {f"companion_{name}": tensor for name, tensor in whole.items()}
+        if "companions" in clips[0]:
+            companions = torch.from_numpy(np.stack([clip["companions"] for clip in clips]))
+            is_missing = companions.isnan().any(dim=-1)
+            batch |= {"companions": companions.masked_fill(is_missing[..., None], 0), "is_present": ~is_missing}
+        return batch
 
 
 def _codes(clips: Sequence[Mapping[str, Any]]) -> list[np.ndarray]:

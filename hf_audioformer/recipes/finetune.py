@@ -257,14 +257,14 @@ def _train(
         codebook_dropout=settings.data.codebook_dropout,
         seed=settings.seed,
     )
-    pad = extractor.special_token_id("pad")
+    collator = CodeCollator(extractor.special_token_id("pad"))
     trainer = AudioTrainer(
         model=build_model(source, shared.clips, settings.model),
         args=split_arguments(settings, folder, shared.use_cpu, validated=len(parts["validation"]) > 0),
         train_dataset=parts["train"],
         eval_dataset=parts["validation"] if len(parts["validation"]) else None,
-        data_collator=CompanionCollator(pad) if shared.companions else CodeCollator(pad),
-        eval_collator=CodeCollator(pad),
+        data_collator=CompanionCollator(collator) if shared.companions else collator,
+        eval_collator=collator,
         objective=contrastive_objective(settings.mpc, shared.companions),
         sampling_weights=_sampling_weights(parts["train"], settings.data),
         compute_metrics=_compute_metrics,

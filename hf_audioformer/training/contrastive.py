@@ -57,7 +57,7 @@ class ContrastiveArguments:
 
 
 class ContrastiveObjective:
-    """`alpha * classification loss + (1 - alpha) * MPC` of the model's `pooler_output`; an objective of `AudioTrainer`.
+    """`alpha * the model's own loss + (1 - alpha) * MPC` of its `pooler_output`; an objective of `AudioTrainer`.
 
     Batches come from `CompanionCollator`, with `companions`, or with `companion_input_ids` for the `networks`.
 
@@ -65,22 +65,30 @@ class ContrastiveObjective:
         alpha: Share of the classification loss, in [0, 1].
         loss: MPC.
         networks: From `load_companions`, run in each step; none where batches hold the vectors.
+        own_name: What the model's own loss is called in the log.
 
     Source: arXiv 2308.07221, FT2.
     """
 
-    def __init__(self, alpha: float, loss: MultiPositiveContrastiveLoss, networks: Sequence[AudioFormerModel] = ()):
+    def __init__(
+        self,
+        alpha: float,
+        loss: MultiPositiveContrastiveLoss,
+        networks: Sequence[AudioFormerModel] = (),
+        own_name: str = "classification_loss",
+    ):
         self.alpha = alpha
         self.loss = loss
         self.networks = networks
+        self.own_name = own_name
 
     def __call__(self, model: nn.Module, batch: dict[str, Any]) -> tuple[Tensor, Any, dict[str, Tensor]]:
-        """The loss of a batch, the model's outputs, and `classification_loss` and `mpc_loss`, all scalars."""
+        """The loss of a batch, the model's outputs, and the two parts of the loss by name."""
         companions, is_present, clip_index, inputs = self._companions(batch)
         outputs = model(**inputs)
         contrast = self.loss(outputs.pooler_output, companions, is_present, clip_index)
         loss = self.alpha * outputs.loss + (1 - self.alpha) * contrast
-        return loss, outputs, {"classification_loss": outputs.loss, "mpc_loss": contrast}
+        return loss, outputs, {self.own_name: outputs.loss, "mpc_loss": contrast}
 
     def _companions(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor | None, Tensor, dict[str, Any]]:
         """Vectors, which of them are there, the clips, and what is left for the model."""

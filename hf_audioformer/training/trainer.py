@@ -72,7 +72,8 @@ class AudioTrainer(Trainer):
             draws masks needs a second one, so that all evaluations see the same masks.
         objective: What is trained for in place of the model's own loss, which evaluation still reports. A function of
             the model and a batch that returns the mean loss of the batch, the model's outputs, and named parts of the
-            loss, which are logged beside it.
+            loss, which are logged beside it. It hands all of the batch that is not its own to the model; with
+            accumulation it sees one micro-batch after the other.
         sampling_weights: How often each clip is drawn, see [`WholeStepSampler`].
 
     Raises:
@@ -97,6 +98,8 @@ class AudioTrainer(Trainer):
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         self.eval_collator = eval_collator or self.data_collator
         self.objective: Objective | None = objective
+        if objective is not None:
+            self.loss_is_scaled_for_ga = False  # it gives means of micro-batches
         self._parts = _MeanParts()
         self.sampler = WholeStepSampler(
             len(train_dataset),
@@ -149,6 +152,11 @@ class AudioTrainer(Trainer):
     ) -> Any:
         if self.objective is None or not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        if self.model_accepts_loss_kwargs and num_items_in_batch is not None:
+            # A sum over items, for which the Trainer does not average; it does for objectives, so their share is told.
+            processes = self.args.world_size if self.args.average_tokens_across_devices else 1
+            share = num_items_in_batch / (processes * self.current_gradient_accumulation_steps)
+            inputs = inputs | {"num_items_in_batch": share}
         loss, outputs, parts = self.objective(model, inputs)
         self._parts.add(parts)
         return (loss, outputs) if return_outputs else loss

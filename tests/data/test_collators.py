@@ -48,7 +48,7 @@ def test_companions_are_stacked_and_rows_of_nan_are_missing() -> None:
     vectors = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
     vectors[0, 1] = np.nan
     clips = [clip(7) | {"companions": vectors[0]}, clip(4, frames=9) | {"companions": vectors[1]}]
-    batch = CompanionCollator(PAD)(clips)
+    batch = CompanionCollator(CodeCollator(PAD))(clips)
     plain = CodeCollator(PAD)(clips)
     assert batch.keys() - plain.keys() == {"companions", "is_present", "clip_index"}
     assert torch.equal(batch["input_ids"], plain["input_ids"])
@@ -58,9 +58,25 @@ def test_companions_are_stacked_and_rows_of_nan_are_missing() -> None:
 
 
 @pytest.mark.unit
+def test_companions_go_with_masked_codes_too() -> None:
+    masked = MaskedCodeCollator(CODEBOOK_SIZE)
+    clips = [clip(index) | {"companions": np.ones((2, 3), dtype=np.float32)} for index in range(3)]
+    collator = CompanionCollator(MaskedCodeCollator(CODEBOOK_SIZE))
+    for epoch in range(2):
+        masked.set_epoch(epoch)
+        collator.set_epoch(epoch)
+        batch, plain = collator(clips), masked(clips)
+        assert torch.equal(batch["labels"], plain["labels"])
+        assert batch["companions"].shape == (3, 2, 3)
+    CompanionCollator(CodeCollator(PAD)).set_epoch(1)
+
+
+@pytest.mark.unit
 def test_whole_codes_for_companions_are_padded_apart() -> None:
     whole = [clip(index, frames, num_codebooks=3)["input_ids"] for index, frames in enumerate((30, 12))]
-    batch = CompanionCollator(PAD)([clip(index, 5) | {"companion_input_ids": ids} for index, ids in enumerate(whole)])
+    batch = CompanionCollator(CodeCollator(PAD))(
+        [clip(index, 5) | {"companion_input_ids": ids} for index, ids in enumerate(whole)]
+    )
     assert batch["input_ids"].shape == (2, 5)
     assert batch["companion_input_ids"].shape == (2, 30, 3)
     assert batch["companion_attention_mask"].sum(dim=1).tolist() == [30, 12]

@@ -11,7 +11,7 @@ from hf_audioformer import AudioFormerForAudioClassification
 from hf_audioformer.codes.companions import load_companions
 from hf_audioformer.data.clip_companions import add_companion_codes, add_companion_vectors, first_codebooks
 from hf_audioformer.data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
-from hf_audioformer.data.collators import CompanionCollator
+from hf_audioformer.data.collators import CodeCollator, CompanionCollator
 from hf_audioformer.losses import MultiPositiveContrastiveLoss
 from hf_audioformer.training.contrastive import ContrastiveArguments, ContrastiveObjective
 
@@ -36,7 +36,7 @@ def batches(tmp_path: Path) -> dict[str, tuple[dict[str, Any], list[Any]]]:
             np.array([0, 1, 0, 1, 1]),
             CodeAugmentation(64, mask_rate=0.4, crop_frames=6),
         )
-        made[kind] = (CompanionCollator(PAD)([dataset[index] for index in range(5)]), used)
+        made[kind] = (CompanionCollator(CodeCollator(PAD))([dataset[index] for index in range(5)]), used)
     return made
 
 

@@ -1,5 +1,6 @@
 """Steps of equal size at any number of processes, other masks in each epoch, and no weights lost to a NaN."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import TrainingArguments
 
-from hf_audioformer import AudioFormerForAudioClassification, AudioFormerForMaskedLM
+from hf_audioformer import AudioFormerForAudioClassification, AudioFormerForMaskedLM, AudioFormerForPreTraining
 from hf_audioformer.data import CodeCollator, MaskedCodeCollator
 from hf_audioformer.data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
 from hf_audioformer.training.checkpoints import newest_complete_checkpoint
@@ -135,6 +136,33 @@ def test_an_objective_takes_the_place_of_the_models_loss_in_training_alone(
         assert "whole_loss" not in plain
     for name, weight in models[0].state_dict().items():
         torch.testing.assert_close(models[1].state_dict()[name], weight, atol=1e-6, rtol=0, msg=name)
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_an_objective_of_a_loss_per_item_weighs_items_and_not_batches(tmp_path: Path, accumulation: int) -> None:
+    """Masked modelling of clips of different length: micro-batches have different numbers of labels."""
+
+    def own(model: torch.nn.Module, batch: dict[str, Any]) -> tuple[torch.Tensor, Any, dict[str, torch.Tensor]]:
+        outputs = model(**batch)
+        return outputs.loss, outputs, {}
+
+    dataset = CodeDataset([versions[:1] for versions in clips(8).versions])
+    for index, versions in enumerate(dataset.versions):
+        dataset.versions[index] = [replace(versions[0], input_ids=versions[0].input_ids[: 4 + 2 * index])]
+    weights = []
+    for objective in (None, own):
+        torch.manual_seed(0)
+        model = AudioFormerForPreTraining(tiny_config())
+        chosen = {"gradient_accumulation_steps": accumulation, "save_strategy": "no", "optim": "sgd"}
+        args = trainer_arguments(
+            DEFAULTS, chosen | {"learning_rate": 0.5}, output_dir=str(tmp_path), seed=0, use_cpu=True
+        )
+        collator = MaskedCodeCollator(CODEBOOK_SIZE)
+        AudioTrainer(model=model, args=args, train_dataset=dataset, data_collator=collator, objective=objective).train()
+        weights.append(model.state_dict())
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weights[1][name], weight, atol=1e-6, rtol=0, msg=name)
 
 
 @pytest.mark.invariant

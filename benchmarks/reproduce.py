@@ -151,7 +151,11 @@ def main(argv: list[str] | None = None) -> int:
             print(f"# {stage.label}{': finished' if stage.finished else ''}\n{shlex.join(stage.command())}")
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the stages end with us
-    failures = {} if options.report else run_stages(stages, options.jobs)
+    try:
+        failures = {} if options.report else run_stages(stages, options.jobs)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
     write_tables(experiments, runs, options.output_dir)
     for key, reason in failures.items():
         print(f"FAILED {key}: {reason}", file=sys.stderr)

@@ -1,6 +1,9 @@
 """A whole experiment on labelled tones: stages run once, in order, two at a time, and failures stop nothing else."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,7 @@ import yaml
 
 from benchmarks import reproduce
 
+PROJECT_ROOT = Path(__file__).parents[2]
 NETWORK = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 
 
@@ -40,6 +44,7 @@ def tones(tone_csv: Path, tiny_codec: str, tiny_checkpoint: str, tmp_path: Path)
 
 @pytest.mark.cli
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_an_experiment_runs_once(tones: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "out"
     argv = [tones, "--jobs", "2", "--output-dir", str(output)]
@@ -63,6 +68,34 @@ def test_an_experiment_runs_once(tones: str, tmp_path: Path, capfd: pytest.Captu
     assert reproduce.main([*argv, "--variants", "pretrained"]) == 0
     assert row in capfd.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in output.glob("stages/*/*")} == before
+
+
+@pytest.mark.fault
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_stopped_experiment_goes_on(tones: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    content = yaml.safe_load(Path(tones).read_text())
+    (pretrain, _) = content["variants"]["pretrained"]
+    pretrain["settings"] |= {"training.max_steps": 30, "training.save_strategy": "steps", "training.save_steps": 1}
+    Path(tones).write_text(yaml.safe_dump(content | {"variants": {"pretrained": [pretrain]}, "report": ["accuracy"]}))
+    argv = [tones, "--output-dir", str(tmp_path / "out")]
+    program = [sys.executable, "-m", "benchmarks.reproduce", *argv]
+    stages = tmp_path / "out" / "stages"
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, cwd=PROJECT_ROOT) as driver:
+        while driver.poll() is None and not list(stages.glob("*/checkpoint-*/complete*")):
+            time.sleep(0.05)
+        driver.terminate()
+        assert driver.communicate(timeout=60)[1] == "stopped; the same command goes on from here\n"
+    assert driver.returncode == 130
+    assert list(stages.glob("*.json")) == []
+    written = {path: path.stat().st_mtime_ns for path in stages.rglob("*")}
+    time.sleep(1)
+    assert {path: path.stat().st_mtime_ns for path in stages.rglob("*")} == written  # its stage was stopped too
+
+    assert reproduce.main([*argv, "--dry-run"]) == 0
+    assert "--resume true" in capfd.readouterr().out
+    assert reproduce.main(argv) == 0
+    assert "| pretrained | " in capfd.readouterr().out
 
 
 @pytest.mark.cli

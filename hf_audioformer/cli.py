@@ -25,6 +25,7 @@ COMMANDS = {
     "pretrain": Command(
         "hf_audioformer.recipes.pretrain", "masked language modelling on the codes of unlabelled clips"
     ),
+    "encode": Command("hf_audioformer.recipes.encode", "encode a data set once, into shards that training takes"),
     "train-codec": Command("hf_audioformer.recipes.train_codec", "train a small neural codec on your audio"),
     "codec-report": Command("hf_audioformer.recipes.codec_report", "measure a codec made by train-codec"),
     "baseline": Command("hf_audioformer.recipes.baseline", "the simple classifiers that a model has to beat"),

@@ -11,7 +11,7 @@ import torch
 
 from ..models.audioformer.feature_extraction_audioformer import AudioFormerFeatureExtractor
 
-__all__ = ["EncodedClips", "encode_clips"]
+__all__ = ["MAX_BAD_SHARE", "EncodedClips", "check_bad_share", "encode_clips", "encode_each"]
 
 logger = logging.getLogger(__name__)
 
@@ -62,46 +62,52 @@ def encode_clips(
     state = PartialState()
     own = range(state.process_index, len(ids), state.num_processes)
     shown = tqdm(own, desc=description, unit="clip", disable=not state.is_main_process)
-    if batch_size is None:
-        batch_size = 1 if extractor.load_codec(device).device.type == "cpu" else ACCELERATOR_BATCH_SIZE
-    found = list(_encode(load, ids, shown, extractor, skip_bad, device, batch_size))
+    found = []
+    for index, result in encode_each(load, shown, extractor, device=device, batch_size=batch_size):
+        if isinstance(result, Exception) and not skip_bad:
+            reason = _named(ids[index], str(result))
+            raise ValueError(f"{reason} (--data.skip_bad true leaves such clips out)") from result
+        found.append((index, result if isinstance(result, np.ndarray) else str(result)))
     if state.num_processes > 1:
         found = gather_object(found)
     codes = {index: result for index, result in found if isinstance(result, np.ndarray)}
     failures = {index: result for index, result in found if isinstance(result, str)}
     if state.is_main_process:
         _report(failures, ids)
-    if len(failures) > MAX_BAD_SHARE * len(ids):
-        first = min(failures)
-        raise ValueError(
-            f"{len(failures)} of {len(ids)} clips cannot be used, more than {MAX_BAD_SHARE:.0%}; the first: "
-            f"{_named(ids[first], failures[first])}"
-        )
+    check_bad_share({ids[index]: reason for index, reason in sorted(failures.items())}, len(ids))
     return EncodedClips(codes, failures)
 
 
-def _encode(
+def encode_each(
     load: Load,
-    ids: Sequence[str],
     indices: Iterable[int],
     extractor: AudioFormerFeatureExtractor,
-    skip_bad: bool,
-    device: str | torch.device | None,
-    batch_size: int,
-) -> Iterator[tuple[int, np.ndarray | str]]:
-    """Each index with its codes, or with the reason why it has none; a batch with a bad clip goes clip by clip."""
+    *,
+    device: str | torch.device | None = None,
+    batch_size: int | None = None,
+) -> Iterator[tuple[int, np.ndarray | Exception]]:
+    """Each index with the clip's tokens, or with the error that tells why it has none; arguments as `encode_clips`."""
+    if batch_size is None:
+        batch_size = 1 if extractor.load_codec(device).device.type == "cpu" else ACCELERATOR_BATCH_SIZE
     remaining = iter(indices)
     while batch := list(islice(remaining, batch_size)):
         try:
             yield from zip(batch, _encode_batch(load, batch, extractor, device), strict=True)
         except (ValueError, OSError) as error:
             if len(batch) > 1:
-                yield from _encode(load, ids, batch, extractor, skip_bad, device, batch_size=1)
-            elif skip_bad:
-                yield batch[0], str(error)
+                yield from encode_each(load, batch, extractor, device=device, batch_size=1)
             else:
-                reason = _named(ids[batch[0]], str(error))
-                raise ValueError(f"{reason} (--data.skip_bad true leaves such clips out)") from error
+                yield batch[0], error
+
+
+def check_bad_share(reasons: Mapping[str, str], num_clips: int, limit: float = MAX_BAD_SHARE) -> None:
+    """Raises a ValueError if more than a share of `limit` of the clips cannot be used; `reasons` says why, by id."""
+    if len(reasons) > limit * num_clips:
+        clip_id, reason = next(iter(reasons.items()))
+        raise ValueError(
+            f"{len(reasons)} of {num_clips} clips cannot be used, more than {limit:.0%}; the first: "
+            f"{_named(clip_id, reason)}"
+        )
 
 
 def _encode_batch(

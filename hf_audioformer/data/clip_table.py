@@ -14,6 +14,8 @@ from ..audio import Audio, load_audio
 if TYPE_CHECKING:
     import datasets
 
+    from .stored_codes import StoredCodes
+
 __all__ = ["ClipTable", "decode_audio_column"]
 
 
@@ -32,13 +34,14 @@ class ClipTable:
     `table` has the columns `id` (str, unique), `label` (class index) or, when `multi_label`, `labels` (list of class
     indices), what `load_row` needs to make the sound (by default `audio` = {"bytes", "path"}), and all else the source
     has, such as `fold`, `speaker`, `split`.
-    `label_names[i]` is the name of class i.
+    `label_names[i]` is the name of class i. Clips of a code store have `codes` in place of sound.
     """
 
     table: datasets.Dataset
     label_names: tuple[str, ...]
     multi_label: bool
     load_row: Callable[[Mapping[str, Any]], Audio] = decode_audio_column
+    codes: StoredCodes | None = None
 
     def __len__(self) -> int:
         return len(self.table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -128,6 +128,11 @@ class CodeDataset(Dataset):
         """Draw anew from now on; `AudioTrainer` calls this before each epoch."""
         self._epoch.fill_(epoch)
 
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each clip as it is; versions that know their `length` are not read for it."""
+        return [getattr(versions, "length", None) or len(versions[0].input_ids) for versions in self.versions]
+
     def __len__(self) -> int:
         return len(self.versions)
 
@@ -146,7 +151,7 @@ class CodeDataset(Dataset):
 
 
 def _companions_shape(versions: Sequence[Sequence[CodeVersion]]) -> tuple[int, ...] | None:
-    shapes = {version.companions.shape for clip in versions for version in clip if version.companions is not None}
+    shapes = {version.companions.shape for version in _samples(versions) if version.companions is not None}
     if len(shapes) > 1:
         raise ValueError(
             f"clips have companions of different shapes (num_companions, hidden_size): {sorted(shapes)}; compute all "
@@ -155,9 +160,17 @@ def _companions_shape(versions: Sequence[Sequence[CodeVersion]]) -> tuple[int, .
     return shapes.pop() if shapes else None
 
 
+def _samples(versions: Sequence[Sequence[CodeVersion]]) -> Iterator[CodeVersion]:
+    """Every version that is in memory, and one of those that are read when asked for, which are all of a kind."""
+    lazy = next((clip for clip in versions if hasattr(clip, "length")), None)
+    if lazy is not None:
+        yield lazy[0]
+    yield from (version for clip in versions if not hasattr(clip, "length") for version in clip)
+
+
 def _joint_targets(versions: Sequence[Sequence[CodeVersion]], targets: np.ndarray | None) -> np.ndarray | None:
     """The clips' labels in the form of those that versions have."""
-    sizes = {len(version.targets) for clip in versions for version in clip if version.targets is not None}
+    sizes = {len(version.targets) for version in _samples(versions) if version.targets is not None}
     if not sizes:
         return targets
     found = "none" if targets is None else f"{targets.dtype} {targets.shape}"

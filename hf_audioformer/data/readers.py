@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..codes.store import is_code_store
 from .clip_table import ClipTable, decode_audio_column
 from .known_layouts import ClipList, clip_lists
 from .known_sets import KNOWN_SETS, LoadRow
 from .labels import index_labels
+from .stored_codes import StoredCodes
 
 if TYPE_CHECKING:
     import datasets
@@ -47,6 +49,7 @@ def read_clips(
     * a folder with `metadata.csv`, or with one subfolder per class, either directly or under `train`, `test`, ...,
       which then becomes the column `split`;
     * a `.csv` with a column of paths, or a `.parquet` with a column of audio bytes or paths;
+    * a code store made by `hf-audioformer encode`, whose clips have codes in place of sound;
     * the id of a data set on the Hub (`hub_config` and `revision` choose among its versions); its splits are joined
       and named in the column `split`.
 
@@ -63,8 +66,12 @@ def read_clips(
     """
     source = os.fspath(source)
     load_row: LoadRow = decode_audio_column
+    codes = None
     if source in KNOWN_SETS:
         table, load_row = KNOWN_SETS[source]()
+    elif is_code_store(source):
+        codes = StoredCodes.open(source)
+        table, load_row = codes.clips(), codes.no_sound
     elif os.path.isdir(source):
         table = _read_folder(Path(source), audio_column, audio_root)
     elif source.endswith(".csv"):
@@ -78,7 +85,7 @@ def read_clips(
     _check_unique_ids(table["id"], source)
     column = _choose_column(table.column_names, label_column, ("label", "labels"), "label_column", source)
     table, names, multi_label = index_labels(table, column, label_separator, multi_label, label_names, source)
-    return ClipTable(table, names, multi_label, load_row)
+    return ClipTable(table, names, multi_label, load_row, codes)
 
 
 def _read_folder(folder: Path, audio_column: str | None, audio_root: str | os.PathLike[str] | None) -> datasets.Dataset:

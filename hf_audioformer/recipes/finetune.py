@@ -2,7 +2,7 @@
 alone."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -140,6 +140,7 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
         seed=arguments.seed,
         skip_bad=arguments.data.skip_bad,
         device=device,
+        companions=companions,
     )
     if companions:
         versions = add_companions(versions, trained, companions, arguments.mpc, extractor.num_codebooks, device)
@@ -162,7 +163,7 @@ class _Shared:
     """What all splits have in common."""
 
     clips: ClipTable
-    versions: dict[int, list[CodeVersion]]
+    versions: Mapping[int, Sequence[CodeVersion]]
     extractor: AudioFormerFeatureExtractor
     source: str
     companions: list[AudioFormerModel]

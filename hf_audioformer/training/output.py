@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from accelerate import PartialState
 
-__all__ = ["RECIPE_FILE", "check_output", "prepare_output", "resumable"]
+__all__ = ["RECIPE_FILE", "check_output", "check_same", "prepare_output", "resumable"]
 
 RECIPE_FILE = "recipe.yaml"
 
@@ -43,7 +43,7 @@ def check_output(output_dir: str, recipe: str, *, resume: bool, overwrite: bool)
                 "--output_dir, or empty it yourself."
             )
         if resume:
-            _check_same(yaml.safe_load(earlier.read_text(encoding="utf-8")), yaml.safe_load(recipe), folder)
+            check_same(yaml.safe_load(earlier.read_text(encoding="utf-8")), yaml.safe_load(recipe), folder)
 
 
 def prepare_output(output_dir: str, recipe: str, *, resume: bool, overwrite: bool) -> None:
@@ -77,7 +77,8 @@ def resumable(output_dir: str) -> Iterator[None]:
         ) from None
 
 
-def _check_same(earlier: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+def check_same(earlier: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """Raises a ValueError, with both values, if a setting of the run to go on with in `folder` has changed."""
     before, after = dict(_flat(earlier)), dict(_flat(now))
     for name in sorted((before.keys() | after.keys()) - _FREE):
         if before.get(name) != after.get(name):

@@ -259,7 +259,8 @@ class WholeStepSampler(Sampler[int]):
 
 
 def _lengths(dataset: Any) -> list[int]:
-    return [len(dataset[index]["input_ids"]) for index in range(len(dataset))]
+    known = getattr(dataset, "lengths", None)
+    return [len(dataset[index]["input_ids"]) for index in range(len(dataset))] if known is None else known
 
 
 def _with_own_generator(loader: DataLoader) -> DataLoader:

@@ -5,6 +5,8 @@ trained like it) runs through an encoder of our own over the same weights: weigh
 padding, a fast ELU, and on a CPU two seconds of sound at a time, so that activations stay in the cache.
 """
 
+import hashlib
+import json
 import math
 from collections.abc import Callable
 from os import PathLike
@@ -21,6 +23,11 @@ Memory = dict[nn.Module, Any]
 
 # Sound encoded at a time on a CPU: the activations of the first layers then stay in the cache.
 _CPU_BLOCK_SAMPLES = 48_000
+# On an accelerator a block only bounds the memory that a long clip takes (a minute at 24 kHz).
+_ACCELERATOR_BLOCK_SAMPLES = 1_440_000
+
+# What a configuration says about where and by what a model was saved, not about what it does.
+_NOT_IN_FINGERPRINT = ("_name_or_path", "architectures", "dtype", "transformers_version")
 
 
 class AudioCodec:
@@ -148,6 +155,10 @@ class AudioCodec:
         """The vectors of all codebooks, float32 (num_codebooks, codebook_size, dim), each in its codebook's space."""
         return torch.stack(self._adapter.codebooks())
 
+    def fingerprint(self) -> str:
+        """The SHA-256, in hexadecimal, of configuration and weights: codecs that share it give the same codes."""
+        return fingerprint(self._adapter.model)
+
     def __repr__(self) -> str:
         model_type = self._adapter.model.config.model_type
         return (
@@ -192,6 +203,16 @@ class AudioCodec:
                 f"codes must lie in [0, {self.codebook_size}); found values from {lowest} to {highest}. Remove special "
                 "tokens and padding first."
             )
+
+
+def fingerprint(model: PreTrainedModel) -> str:
+    """The SHA-256, in hexadecimal, of a model's configuration and weights, wherever and by whatever it was saved."""
+    config = {name: value for name, value in model.config.to_diff_dict().items() if name not in _NOT_IN_FINGERPRINT}
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 class CodecStream:
@@ -391,13 +412,12 @@ class _CausalEncoder(nn.Module):
         self.quantizer = _ResidualQuantizer(torch.stack([layer.codebook.embed for layer in model.quantizer.layers]))
         self.hop_length: int = model.config.hop_length
         self.first_frames = self._frames_before_start()
-        self.block_frames = max(_CPU_BLOCK_SAMPLES // self.hop_length, self.first_frames)
 
     def forward(self, waveforms: Tensor, num_codebooks: int, memory: Memory) -> Tensor:
         """Codes (batch, num_codebooks, frames) of whole frames of sound (batch, samples) that follow `memory`."""
-        on_cpu = waveforms.device.type == "cpu"
-        block_samples = self.block_frames * self.hop_length if on_cpu else waveforms.shape[-1]
-        blocks = waveforms[:, None].split(block_samples, dim=-1)
+        wanted_samples = _CPU_BLOCK_SAMPLES if waveforms.device.type == "cpu" else _ACCELERATOR_BLOCK_SAMPLES
+        block_frames = max(wanted_samples // self.hop_length, self.first_frames)
+        blocks = waveforms[:, None].split(block_frames * self.hop_length, dim=-1)
         hidden = torch.cat([self.convolutions(block, memory) for block in blocks], dim=-1)
         return self.quantizer(self.recurrent(hidden, memory).transpose(1, 2), num_codebooks)
 
@@ -516,4 +536,4 @@ class _ResidualQuantizer(nn.Module):
         return torch.stack(codes, dim=1)
 
 
-__all__ = ["SUPPORTED_CODECS", "AudioCodec", "CodecStream"]
+__all__ = ["SUPPORTED_CODECS", "AudioCodec", "CodecStream", "fingerprint"]

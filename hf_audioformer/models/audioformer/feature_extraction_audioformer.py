@@ -198,7 +198,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
         clips = [
             self._prepare(clip, index, sampling_rate, channel_axis)[:cut] for index, clip in enumerate(_as_clips(audio))
         ]
-        features = BatchFeature({"input_ids": [self._add_boundaries(codes) for codes in self._encode(clips, device)]})
+        features = BatchFeature({"input_ids": [self.tokens(codes) for codes in self._encode(clips, device)]})
         return self.pad(
             features,
             padding=return_tensors is not None if padding is None else padding,
@@ -207,6 +207,19 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
             return_attention_mask=return_attention_mask,
             return_tensors=return_tensors,
         )
+
+    def tokens(self, codes: np.ndarray) -> np.ndarray:
+        """One clip's `input_ids`, int64 (frames,) or (frames, num_codebooks), from codes without special tokens.
+
+        `codes` are integers (frames, codebooks), of which the first `num_codebooks` are read; BOA and EOA are added if
+        `add_boundary_tokens`.
+        """
+        ids = codes[:, 0] if self.num_codebooks == 1 else codes[:, : self.num_codebooks]
+        ids = ids.astype(np.int64)
+        if not self.add_boundary_tokens:
+            return ids
+        begin, end = (np.full_like(ids[:1], self.special_token_id(name)) for name in ("boa", "eoa"))
+        return np.concatenate((begin, ids, end))
 
     def decode(self, input_ids: np.ndarray | torch.Tensor | Sequence) -> torch.Tensor:
         """Decodes one clip's tokens, (frames,) or (frames, num_codebooks), to a waveform, float32 (samples,).
@@ -340,7 +353,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
 
     @torch.no_grad()
     def _encode(self, clips: list[torch.Tensor], device: str | torch.device | None) -> list[np.ndarray]:
-        """Codes of each clip, int64 (frames,) or (frames, num_codebooks)."""
+        """Codes of each clip, int64 (frames, num_codebooks)."""
         codec = self.load_codec(device)
         codes: list[np.ndarray] = []
         for batch in self._batches(clips, codec):
@@ -348,7 +361,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
             padded = torch.stack([F.pad(clip, (0, max(frames) * self.hop_length - len(clip))) for clip in batch])
             encoded = codec.encode(padded.to(codec.device), self.num_codebooks).cpu().numpy()
             codes += [row[:, :length].T for row, length in zip(encoded, frames, strict=True)]
-        return [clip_codes[:, 0] if self.num_codebooks == 1 else clip_codes for clip_codes in codes]
+        return codes
 
     def _batches(self, clips: list[torch.Tensor], codec: AudioCodec) -> list[list[torch.Tensor]]:
         """Single clips where batching costs (CPU) or changes codes (codecs that look ahead), else padded batches."""
@@ -357,12 +370,6 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
         longest = max(map(len, clips))
         size = max(1, int(BATCH_SECONDS * self.sampling_rate / longest))
         return [clips[start : start + size] for start in range(0, len(clips), size)]
-
-    def _add_boundaries(self, codes: np.ndarray) -> np.ndarray:
-        if not self.add_boundary_tokens:
-            return codes
-        begin, end = (np.full_like(codes[:1], self.special_token_id(name)) for name in ("boa", "eoa"))
-        return np.concatenate((begin, codes, end))
 
 
 def resample(waveform: torch.Tensor, orig_rate: int, new_rate: int) -> torch.Tensor:

@@ -28,6 +28,9 @@ COMMANDS = {
     "encode": Command("hf_audioformer.recipes.encode", "encode a data set once, into shards that training takes"),
     "train-codec": Command("hf_audioformer.recipes.train_codec", "train a small neural codec on your audio"),
     "codec-report": Command("hf_audioformer.recipes.codec_report", "measure a codec made by train-codec"),
+    "accelerate-config": Command(
+        "hf_audioformer.recipes.accelerate_config", "the path of a configuration for `accelerate launch --config_file`"
+    ),
     "baseline": Command("hf_audioformer.recipes.baseline", "the simple classifiers that a model has to beat"),
     "doctor": Command("hf_audioformer.environment", "check the installation; a remedy for each fault"),
 }
@@ -69,7 +72,7 @@ def _leave_process_group() -> None:
 
 
 def _help() -> str:
-    lines = [f"  {name:14}{command.help}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:19}{command.help}" for name, command in COMMANDS.items()]
     return "\n".join(
         ["usage: hf-audioformer <command> [arguments]", "", *lines, "", "hf-audioformer <command> --help says more."]
     )

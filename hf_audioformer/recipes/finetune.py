@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from accelerate import PartialState
 from transformers import EarlyStoppingCallback, EvalPrediction, TrainingArguments, set_seed
 
 from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerModel, assets
@@ -30,7 +29,7 @@ from ..training.contrastive import (
     read_companions,
     with_codebooks_of,
 )
-from ..training.launch import check_launch
+from ..training.launch import check_launch, join_processes
 from ..training.model_card import write_model_card
 from ..training.output import check_output, prepare_output, resumable
 from ..training.results import SplitResult, chance_level, format_results, read_results, write_results
@@ -116,7 +115,7 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
         ValueError: Data, settings or the launch do not fit; the message says what to change.
     """
     use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
-    state = PartialState(cpu=use_cpu)
+    state = join_processes(use_cpu)
     training = TRAINING_DEFAULTS | arguments.training
     arguments = replace(arguments, world_size=state.num_processes, training=training)
     recipe = dump_config(replace(arguments, resume=False, overwrite=False))

@@ -21,7 +21,7 @@ from ..data.hold_out import held_out_clips, parse_hold_out
 from ..training.arguments import dump_config, parse_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints, save_final
 from ..training.console import quiet_transformers
-from ..training.launch import check_launch
+from ..training.launch import check_launch, join_processes
 from ..training.masked_measures import (
     Measures,
     format_measures,
@@ -158,7 +158,7 @@ def run(arguments: PretrainArguments) -> dict[str, Any]:
         ValueError: Data, settings or the launch do not fit; the message says what to change.
     """
     use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
-    state = PartialState(cpu=use_cpu)
+    state = join_processes(use_cpu)
     training = TRAINING_DEFAULTS | arguments.training
     arguments = replace(arguments, world_size=state.num_processes, training=training)
     check_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
@@ -344,11 +344,10 @@ def start_from_codec(model: AudioFormerForMaskedLM, vectors: torch.Tensor) -> No
 def _encode(arguments: PretrainArguments, device: torch.device | None) -> PretrainingClips:
     """The codes of all sources' clips, divided at random but always in the same way."""
     extractor = load_extractor(arguments.model)
-    codes = [
-        versions[0].input_ids
-        for clips in _read_sources(arguments.data)
-        for versions in codes_of_clips(clips, extractor, skip_bad=arguments.data.skip_bad, device=device).values()
-    ]
+    codes = []
+    for clips in _read_sources(arguments.data):
+        versions = codes_of_clips(clips, extractor, skip_bad=arguments.data.skip_bad, device=device)
+        codes += [versions[index][0].input_ids for index in sorted(versions)]  # several processes mix their order
     return _divide(codes, arguments.data.validation_fraction, arguments.seed)
 
 

@@ -92,8 +92,10 @@ def save_final(
     """
     weights = model.state_dict() if weights is None else weights
     check_finite(weights)
+    # Gathered weights that are tied no longer share their memory, by which Transformers would leave out the second.
+    once = {name: weight for name, weight in weights.items() if name not in model.all_tied_weights_keys}
     with quiet_transformers():
-        model.save_pretrained(folder, state_dict=dict(weights))
+        model.save_pretrained(folder, state_dict=once)
         extractor.save_pretrained(folder, include_codec=True)
 
 

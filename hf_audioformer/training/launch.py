@@ -3,6 +3,7 @@
 Seen with accelerate 1.15 and transformers 5.23: `accelerate launch --cpu --num_processes 2` starts one process;
 `torchrun --nproc_per_node 2` on a machine without a GPU starts two trainings that know nothing of each other unless
 `use_cpu=True`. What works is `torchrun` with `use_cpu=True` on CPU, and `torchrun` or `accelerate launch` on GPUs.
+Without an accelerator FSDP is replaced by DDP without a word; DeepSpeed trains, if it is told to talk by gloo.
 """
 
 import os
@@ -11,9 +12,10 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from transformers import TrainingArguments
 
-__all__ = ["check_launch", "check_world_size"]
+__all__ = ["check_launch", "check_world_size", "distributed_backend", "join_processes"]
 
 
 def check_launch(expected_world_size: int | None = None, *, use_cpu: bool | None = None) -> bool:
@@ -27,6 +29,19 @@ def check_launch(expected_world_size: int | None = None, *, use_cpu: bool | None
         ValueError: this launch would train alone or several times apart; the message holds the right command.
     """
     launched = _launched_world_size()
+    without_accelerator = use_cpu or not torch.accelerator.is_available()
+    if _is_requested("FSDP") and without_accelerator:
+        raise ValueError(
+            "this launch asks for FSDP without an accelerator, where Accelerate would train by DDP instead. Use the "
+            f"accelerate configuration deepspeed_zero3 to share the weights out, or launch with: {_torchrun(launched)}"
+        )
+    if _is_requested("DEEPSPEED"):
+        if use_cpu:
+            raise ValueError(
+                "this launch asks for DeepSpeed and use_cpu is true, with which Accelerate would train by DDP instead. "
+                "Leave use_cpu out"
+            )
+        use_cpu = False
     if launched == 1 and _is_lone_accelerate_process():
         raise ValueError(
             "`accelerate launch` was asked for several processes or machines but starts one process without a GPU. "
@@ -37,12 +52,23 @@ def check_launch(expected_world_size: int | None = None, *, use_cpu: bool | None
             f"{expected_world_size} processes must train together, this launch has {launched}. "
             f"Launch with: {_torchrun(expected_world_size)}"
         )
-    if launched > 1 and use_cpu is False and not torch.accelerator.is_available():
+    if launched > 1 and use_cpu is False and without_accelerator and not _is_requested("DEEPSPEED"):
         raise ValueError(
             f"{launched} processes were launched with use_cpu=False on a machine without a GPU: each trains apart. "
             "Set use_cpu to true, or leave it out"
         )
     return not torch.accelerator.is_available() if use_cpu is None else use_cpu
+
+
+def distributed_backend() -> str | None:
+    """What the processes must talk by, where Accelerate does not find out by itself."""
+    return "gloo" if _is_requested("DEEPSPEED") and not torch.accelerator.is_available() else None
+
+
+def join_processes(use_cpu: bool) -> PartialState:
+    """Joins the processes that were launched together, as `check_launch` said."""
+    backend = distributed_backend()
+    return PartialState(cpu=use_cpu, **({"backend": backend} if backend else {}))
 
 
 def check_world_size(arguments: TrainingArguments) -> None:
@@ -63,6 +89,10 @@ def check_world_size(arguments: TrainingArguments) -> None:
 
 def _launched_world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _is_requested(engine: str) -> bool:
+    return os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true"
 
 
 def _is_lone_accelerate_process() -> bool:

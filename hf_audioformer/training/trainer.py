@@ -17,11 +17,12 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_utils import TrainOutput
 
 from .checkpoints import check_finite, mark_complete, weights_held_here
 from .console import EpochLines, quiet_transformers
-from .launch import check_world_size
+from .launch import check_world_size, distributed_backend
 
 __all__ = ["AudioTrainer", "Objective", "WholeStepSampler", "trainer_arguments"]
 
@@ -46,8 +47,14 @@ def trainer_arguments(
     for name, own in _OWN_SETTINGS.items():
         if name in chosen:
             raise ValueError(f"training.{name} is not read; set {own} instead")
+    if use_cpu and (sharded := [name for name in ("fsdp", "deepspeed") if chosen.get(name)]):
+        raise ValueError(
+            f"training.{sharded[0]} is set, but this training runs on the CPU, where Accelerate would use DDP instead. "
+            "Leave it out; DeepSpeed on the CPU is launched with `accelerate launch` and the configuration "
+            "deepspeed_zero2 or deepspeed_zero3."
+        )
     # Every weight of our models takes part in every step, so that DDP need not look for ones that do not.
-    defaults = {"ddp_find_unused_parameters": False, **defaults}
+    defaults = {"ddp_find_unused_parameters": False, "ddp_backend": distributed_backend(), **defaults}
     settings = {**defaults, **chosen, "output_dir": output_dir, "seed": seed, "use_cpu": use_cpu}
     settings |= {"remove_unused_columns": False, "restore_callback_states_from_checkpoint": True}
     try:
@@ -119,6 +126,7 @@ class AudioTrainer(Trainer):
             return super().train(*args, **kwargs)
         finally:
             self._lines.close()
+            unset_hf_deepspeed_config()  # else `from_pretrained` would share out whatever is loaded next
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         return self.sampler

@@ -110,6 +110,27 @@ def test_a_resumed_run_equals_an_unbroken_one(
 
 
 @pytest.mark.invariant
+def test_the_number_of_workers_changes_nothing(arguments: PretrainArguments, tmp_path: Path) -> None:
+    for workers in (0, 2):
+        training = FAST | {"num_train_epochs": 2, "dataloader_num_workers": workers}
+        pretrain.run(replace(arguments, output_dir=str(tmp_path / str(workers)), training=training))
+    assert_same_weights(tmp_path / "0", tmp_path / "2")
+
+
+@pytest.mark.invariant
+def test_bf16_and_gradient_checkpointing_train(arguments: PretrainArguments, tmp_path: Path) -> None:
+    """In bf16 the measures are finite and near; recomputed activations give the very same weights."""
+    runs = {"plain": {}, "bf16": {"bf16": True}, "checkpointed": {"gradient_checkpointing": True}}
+    measures = {
+        name: pretrain.run(replace(arguments, output_dir=str(tmp_path / name), training=FAST | settings))
+        for name, settings in runs.items()
+    }
+    assert measures["bf16"]["perplexity"] == pytest.approx(measures["plain"]["perplexity"], rel=0.02)
+    assert measures["bf16"]["perplexity"] != measures["plain"]["perplexity"]
+    assert_same_weights(tmp_path / "plain", tmp_path / "checkpointed")
+
+
+@pytest.mark.invariant
 def test_accumulation_equals_a_large_batch(arguments: PretrainArguments, tmp_path: Path) -> None:
     """The loss is a mean over masked codes, of which each micro-batch has another number."""
     still = replace(arguments, model=replace(arguments.model, hidden_dropout=0.0))

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hf_audioformer.training.launch import check_launch, check_world_size
+from hf_audioformer.recipes.accelerate_config import accelerate_configs
+from hf_audioformer.training.launch import check_launch, check_world_size, distributed_backend
 
 SCRIPT = """
 import ast, sys
@@ -80,6 +81,41 @@ def test_accelerate_with_one_process_on_cpu_is_refused(launch, flags: list[str])
     assert "train.py" in output
 
 
+def accelerate(config: str) -> list[str]:
+    return ["accelerate.commands.launch", "--config_file", str(accelerate_configs()[config])]
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize(("config", "processes"), [("single_gpu", 1), ("ddp", 2)])
+def test_packaged_configurations_launch_on_cpu_too(launch, config: str, processes: int) -> None:
+    exit_code, output = launch(accelerate(config), use_cpu=None, expected=processes)
+    assert (exit_code, output.count(f"world size {processes}")) == (0, processes)
+
+
+@pytest.mark.fault
+def test_fsdp_without_an_accelerator_is_refused(launch) -> None:
+    exit_code, output = launch(accelerate("fsdp2"), use_cpu=None)
+    assert exit_code != 0
+    assert "asks for FSDP without an accelerator, where Accelerate would train by DDP instead" in output
+    assert "world size" not in output
+
+
+@pytest.mark.fault
+def test_deepspeed_with_use_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    assert check_launch() is False
+    with pytest.raises(ValueError, match="asks for DeepSpeed and use_cpu is true"):
+        check_launch(use_cpu=True)
+
+
+@pytest.mark.unit
+def test_only_deepspeed_without_an_accelerator_is_told_how_to_talk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED", raising=False)
+    assert distributed_backend() is None
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    assert distributed_backend() == (None if torch.accelerator.is_available() else "gloo")
+
+
 @pytest.mark.cli
 def test_a_plain_start_is_refused_where_two_processes_are_expected(launch) -> None:
     exit_code, output = launch([], use_cpu=None, expected=2)
@@ -89,7 +125,7 @@ def test_a_plain_start_is_refused_where_two_processes_are_expected(launch) -> No
 
 @pytest.mark.unit
 def test_use_cpu_is_true_only_where_there_is_no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("WORLD_SIZE", "ACCELERATE_USE_CPU", "MASTER_ADDR"):
+    for name in ("WORLD_SIZE", "ACCELERATE_USE_CPU", "ACCELERATE_USE_DEEPSPEED", "MASTER_ADDR"):
         monkeypatch.delenv(name, raising=False)
     assert check_launch() is not torch.accelerator.is_available()
     assert check_launch(use_cpu=True) is True

@@ -1,0 +1,89 @@
+"""Pretraining as several processes do it; run as a script under a launcher, it saves what came out.
+
+pretrain_launched.py CONFIG FOLDER
+
+The recipe runs once unbroken, and once broken off after its first checkpoint and gone on with.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from transformers import TrainerCallback
+
+from hf_audioformer.recipes import pretrain
+from hf_audioformer.recipes.pretrain import PretrainArguments
+from hf_audioformer.training.arguments import parse_config
+from hf_audioformer.training.checkpoints import check_finite, weights_held_here
+from hf_audioformer.training.trainer import AudioTrainer
+
+
+class Interrupt(TrainerCallback):
+    def on_save(self, *args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+
+class Trainers:
+    """Stands in for `build_trainer`: keeps what it built, and interrupts the second one."""
+
+    def __init__(self) -> None:
+        self.build = pretrain.build_trainer
+        self.built: list[AudioTrainer] = []
+
+    def __call__(self, *args: Any) -> AudioTrainer:
+        self.built.append(self.build(*args))
+        if len(self.built) == 2:
+            self.built[-1].add_callback(Interrupt())
+        return self.built[-1]
+
+
+def losses_of(trainer: AudioTrainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def notices_weights_that_are_not_finite(model: torch.nn.Module) -> bool:
+    """Whether a NaN among the weights that the last process holds is found there."""
+    state = PartialState()
+    if state.process_index < state.num_processes - 1:
+        return True
+    held = weights_held_here(model)
+    check_finite(held)
+    with torch.no_grad():
+        next(weight for weight in held.values() if weight.numel()).view(-1)[-1] = float("nan")
+    try:
+        check_finite(held)
+    except ValueError:
+        return True
+    return False
+
+
+def main() -> None:
+    config, folder = sys.argv[1], Path(sys.argv[2])
+    arguments = parse_config(PretrainArguments, [config], description="")
+    pretrain.build_trainer = trainers = Trainers()
+    unbroken = pretrain.run(replace(arguments, output_dir=str(folder / "unbroken")))
+    engine = PartialState().distributed_type.value
+    broken = replace(arguments, output_dir=str(folder / "resumed"))
+    try:
+        pretrain.run(broken)
+    except KeyboardInterrupt:
+        resumed = pretrain.run(replace(broken, resume=True))
+    report = {
+        "engine": engine,
+        "world_size": PartialState().num_processes,
+        "measures": [unbroken, resumed],
+        "losses": losses_of(trainers.built[0]),
+    }
+    if not notices_weights_that_are_not_finite(trainers.built[-1].model):
+        sys.exit("a NaN among the weights was not noticed")
+    if PartialState().is_main_process:
+        (folder / "report.json").write_text(json.dumps(report))
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""The packaged configurations are what Accelerate's own launcher takes, and fit the model."""
+
+from pathlib import Path
+
+import pytest
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
+
+from hf_audioformer import AudioFormerForMaskedLM, AudioFormerForPreTraining, cli
+from hf_audioformer.recipes.accelerate_config import accelerate_configs
+
+from ..fixtures_recipes import tiny_config
+
+KINDS = {
+    "ddp": ("MULTI_GPU", 1),
+    "deepspeed_zero2": ("DEEPSPEED", 1),
+    "deepspeed_zero3": ("DEEPSPEED", 1),
+    "fsdp2": ("FSDP", 1),
+    "single_gpu": ("NO", 1),
+    "two_nodes": ("MULTI_GPU", 2),
+}
+
+
+@pytest.mark.unit
+def test_every_configuration_is_tested() -> None:
+    assert [*accelerate_configs()] == [*KINDS]
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("name", KINDS)
+def test_accelerate_reads_it_and_knows_every_setting(name: str) -> None:
+    config = load_config_from_file(str(accelerate_configs()[name]))  # refuses keys that it does not know
+    assert (config.distributed_type.value, config.num_machines) == KINDS[name]
+    assert config.num_processes % config.num_machines == 0
+    assert config.mixed_precision == "bf16"
+    options = launch_command_parser().parse_args(["train.py"])
+    assert all(hasattr(options, setting) for setting in [*config.fsdp_config, *config.deepspeed_config])
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("model_class", [AudioFormerForMaskedLM, AudioFormerForPreTraining])
+def test_sharded_models_are_wrapped_by_layers_and_saved_whole(model_class: type) -> None:
+    configs = {name: load_config_from_file(str(path)) for name, path in accelerate_configs().items()}
+    settings = configs["fsdp2"].fsdp_config
+    names = {type(module).__name__ for module in model_class(tiny_config()).modules()}
+    assert settings["fsdp_transformer_layer_cls_to_wrap"] in names
+    assert (settings["fsdp_version"], settings["fsdp_state_dict_type"]) == (2, "FULL_STATE_DICT")
+    assert load_config_from_file(str(accelerate_configs()["deepspeed_zero3"])).deepspeed_config[
+        "zero3_save_16bit_model"
+    ]
+
+
+@pytest.mark.cli
+def test_the_command_prints_a_path_or_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["accelerate-config", "fsdp2"]) == 0
+    assert Path(capsys.readouterr().out.strip()) == accelerate_configs()["fsdp2"]
+    assert cli.main(["accelerate-config"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in KINDS)
+
+
+@pytest.mark.cli
+@pytest.mark.parametrize("arguments", [["fsdp"], ["ddp", "fsdp2"]])
+def test_an_unknown_name_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["accelerate-config", *arguments]) == 1
+    assert "accelerate-config takes one name" in capsys.readouterr().err

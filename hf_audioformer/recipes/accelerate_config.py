@@ -6,6 +6,7 @@
 Options of `accelerate launch`, such as --num_processes or --mixed_precision, win over the configuration.
 """
 
+import sys
 from pathlib import Path
 
 __all__ = ["accelerate_configs", "main"]
@@ -26,7 +27,7 @@ def main(argv: list[str]) -> None:
     if not argv or argv[0] in ("--help", "-h"):
         names = [f"  {name:18}{path.read_text(encoding='utf-8').splitlines()[0][2:]}" for name, path in configs.items()]
         print("\n".join([__doc__ or "", "Arguments: NAME, one of", *names]))
-        return
+        sys.exit(0)
     if len(argv) > 1 or argv[0] not in configs:
         raise ValueError(
             f"accelerate-config takes one name, found {' '.join(argv)!r}; choose from {', '.join(configs)}"

@@ -175,7 +175,12 @@ class AudioTrainer(Trainer):
         super().log(logs, *args, **kwargs)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss = super().training_step(*args, **kwargs)
+        try:
+            loss = super().training_step(*args, **kwargs)
+        except torch.OutOfMemoryError as error:
+            if self.args.auto_find_batch_size:
+                raise
+            raise ValueError(_memory_advice(self.args)) from error
         if not torch.isfinite(loss):
             names = getattr(self.train_dataset, "names", None)
             clips = [names[i] if names else str(i) for i in self.sampler.clips_of_step(self.state.global_step)]
@@ -264,6 +269,15 @@ class WholeStepSampler(Sampler[int]):
         pools = [order[start : start + pool] for start in range(0, len(order), pool)]
         ordered = np.concatenate([clips[np.argsort(self.lengths[clips], kind="stable")] for clips in pools])
         return random.permutation(ordered.reshape(-1, self.clips_per_step)).reshape(-1)
+
+
+def _memory_advice(args: TrainingArguments) -> str:
+    batch, accumulation = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    return (
+        f"the accelerator is out of memory with training.per_device_train_batch_size {batch} and "
+        f"gradient_accumulation_steps {accumulation}. Set them to {max(1, batch // 2)} and {accumulation * 2}, which "
+        "learns the same, or training.gradient_checkpointing to true, or shorten the clips (crop_seconds)."
+    )
 
 
 def _lengths(dataset: Any) -> list[int]:

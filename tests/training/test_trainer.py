@@ -220,6 +220,28 @@ def test_checkpoints_are_marked_and_one_line_is_printed_per_epoch(
     assert printed.err == ""
 
 
+class _TooLarge(AudioFormerForAudioClassification):
+    """Says what torch says when an accelerator's memory is full; a CPU has no such limit to run into."""
+
+    def forward(self, **inputs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+@pytest.mark.fault
+def test_too_little_memory_ends_in_what_to_lower(tmp_path: Path) -> None:
+    chosen = {"gradient_accumulation_steps": 3}
+    message = r"per_device_train_batch_size 4 and gradient_accumulation_steps 3\. Set them to 2 and 6.*checkpointing"
+    with pytest.raises(ValueError, match=message):
+        trainer(tmp_path, clips(), _TooLarge(tiny_config(num_labels=3)), **chosen).train()
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("setting", [{"fsdp": True}, {"deepspeed": "zero3.json"}])
+def test_sharding_that_the_cpu_would_ignore_is_refused(setting: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=rf"training.{next(iter(setting))} is set, but this training runs on the CPU"):
+        trainer_arguments({}, setting, output_dir="x", seed=0, use_cpu=True)
+
+
 class _NanFrom(AudioFormerForAudioClassification):
     """Its loss is NaN when it sees the clip that begins with code 0, 0."""
 

@@ -54,7 +54,7 @@ def test_sharded_models_are_wrapped_by_layers_and_saved_whole(model_class: type)
 def test_the_command_prints_a_path_or_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["accelerate-config", "fsdp2"]) == 0
     assert Path(capsys.readouterr().out.strip()) == accelerate_configs()["fsdp2"]
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         cli.main(["accelerate-config"])
     shown = capsys.readouterr().out
     assert all(f"  {name} " in shown for name in KINDS)

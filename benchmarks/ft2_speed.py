@@ -107,11 +107,13 @@ def main(argv: list[str] | None = None) -> None:
 
     model, companions = make_networks(arguments)
     frames = arguments.seconds * FRAMES_PER_SECOND
-    codes = np.random.default_rng(0).integers(CODEBOOK_SIZE, size=(arguments.clips, frames, NUM_CODEBOOKS))
+    random = np.random.default_rng(0)
+    # Of nearly one length: with padding, vectors of clips alone and in a batch are rounded differently.
+    codes = [random.integers(CODEBOOK_SIZE, size=(frames - index, NUM_CODEBOOKS)) for index in range(arguments.clips)]
     versions = {index: [CodeVersion(clip)] for index, clip in enumerate(codes)}
     clock = time.process_time if arguments.device == "cpu" else time.perf_counter
     started = clock()
-    vectors = companion_vectors(companions, list(codes), batch_size=1)
+    vectors = companion_vectors(companions, codes, batch_size=1)
     once = clock() - started
 
     stored = {index: [CodeVersion(clip, companions=vectors[index])] for index, clip in enumerate(codes)}

@@ -1,6 +1,5 @@
 """Contrastive fine-tuning (FT2) from labelled files: both ways to the companions' vectors, steps, several processes."""
 
-import json
 import os
 import subprocess
 import sys
@@ -17,8 +16,9 @@ from hf_audioformer import cli
 from hf_audioformer.data.splits import SplitArguments
 from hf_audioformer.recipes import finetune
 from hf_audioformer.recipes.finetune import DataArguments, FinetuneArguments, ModelArguments
-from hf_audioformer.training.arguments import dump_config
+from hf_audioformer.training.arguments import dump_config, parse_config
 from hf_audioformer.training.contrastive import ContrastiveArguments
+from hf_audioformer.training.results import read_results
 from hf_audioformer.training.steps import StepArguments
 
 from ..fixtures_recipes import save_companion
@@ -169,34 +169,35 @@ def test_steps_that_were_interrupted_equal_unbroken_ones(
 @pytest.mark.invariant
 @pytest.mark.timeout(200)
 def test_two_processes_equal_one_with_twice_the_batch(
-    arguments: FinetuneArguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tone_csv: Path, tiny_c1: str, tiny_companions: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In two steps, with clips drawn by class: negatives are those of both processes."""
-    arguments = replace(
-        arguments,
-        data=replace(arguments.data, sampling="class_balanced"),
-        steps=[replace(STEPS[0], num_train_epochs=1), STEPS[1]],
-    )
-    (tmp_path / "config.yaml").write_text(dump_config(arguments))
+    """The preset of ESC-10 on tones, in both its steps, with clips drawn by class: negatives are those of both."""
+    settings = {
+        **{"data.source": tone_csv, "data.crop_seconds": 0.2, "data.sampling": "class_balanced"},
+        **{"model.checkpoint": tiny_c1, "mpc.companions": tiny_companions, "model.hidden_dropout": 0},
+        **{"split.run_folds": "['1']", "augmentation.copies": 1, "training.disable_tqdm": "true"},
+        "steps": "[{alpha: 0.8, learning_rate: 1e-3, num_train_epochs: 1}, {alpha: 0.97, num_train_epochs: 1}]",
+    }
+    options = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    shared = ["--output_dir", str(tmp_path / "shared"), "--training.per_device_train_batch_size", "4"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*torchrun, "-m", "hf_audioformer", "finetune", str(tmp_path / "config.yaml"), "--world_size", "2"],
+        [*torchrun, "-m", "hf_audioformer", "finetune", "esc10_ft2", *options, *shared, "--world_size", "2"],
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("epoch 1/1") == 2
-    assert "world_size: 2" in (Path(arguments.output_dir) / "recipe.yaml").read_text()
-    alone = replace(arguments, training=FAST | {"per_device_train_batch_size": 8})
+    assert "world_size: 2" in (tmp_path / "shared" / "recipe.yaml").read_text()
+    alone = parse_config(
+        FinetuneArguments, ["esc10_ft2", *options, "--training.per_device_train_batch_size", "8"], description=""
+    )
     expected = log_of(tmp_path / "alone", monkeypatch, alone)
     shown = [line.split("  mpc_loss ")[1] for line in done.stdout.splitlines() if "  mpc_loss " in line]
     assert [float(value.split()[0]) for value in shown] == pytest.approx([e["mpc_loss"] for e in expected], abs=2e-4)
-    assert_same_weights(tmp_path / "alone", Path(arguments.output_dir), 1e-5)
-    metrics = [
-        json.loads((folder / "results.json").read_text())[0]["metrics"]
-        for folder in (tmp_path / "alone", Path(arguments.output_dir))
-    ]
+    assert_same_weights(tmp_path / "alone" / "fold_1", tmp_path / "shared" / "fold_1", 1e-5)
+    metrics = [read_results(tmp_path / name / "results.json")[0].metrics for name in ("alone", "shared")]
     assert metrics[0] == pytest.approx(metrics[1])
 
 

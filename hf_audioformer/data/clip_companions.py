@@ -1,11 +1,16 @@
-"""Clips in versions, with what the contrastive loss compares each version with."""
+"""Clips in versions, with what the contrastive loss compares each version with.
+
+Versions are changed when they are asked for, so that those of a code store stay on disk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from ..codes.companions import companion_vectors
@@ -14,7 +19,7 @@ from .code_dataset import CodeVersion
 if TYPE_CHECKING:
     from ..models.audioformer.modeling_audioformer import AudioFormerModel
 
-__all__ = ["add_companion_codes", "add_companion_vectors", "first_codebooks"]
+__all__ = ["ChangedVersions", "Versions", "add_companion_codes", "add_companion_vectors", "first_codebooks"]
 
 Versions = Mapping[int, Sequence[CodeVersion]]
 
@@ -25,8 +30,8 @@ def add_companion_vectors(
     networks: Sequence[AudioFormerModel],
     *,
     device: str | torch.device | None = None,
-) -> dict[int, list[CodeVersion]]:
-    """The versions, those of `clips` with the vectors of their own whole codes; vectors that are there are kept.
+) -> dict[int, Sequence[CodeVersion]]:
+    """The versions, those of `clips` with the vectors of their own whole codes; all of these are read for it.
 
     Under `torchrun` or `accelerate launch` each process computes its share and all receive the whole.
 
@@ -36,46 +41,72 @@ def add_companion_vectors(
     from accelerate import PartialState
     from accelerate.utils import gather_object
 
-    result = {index: list(of_clip) for index, of_clip in versions.items()}
+    result = dict(versions)
     state = PartialState()
-    places = [
-        (index, place)
-        for index in sorted(set(clips) & result.keys())
-        for place, version in enumerate(result[index])
-        if version.companions is None
-    ]
-    own = places[state.process_index :: state.num_processes]
+    chosen = sorted(set(clips) & result.keys())
+    own = [(index, len(result[index])) for index in chosen[state.process_index :: state.num_processes]]
     vectors = companion_vectors(
         networks,
-        [result[index][place].input_ids for index, place in own],
+        [version.input_ids for index, _ in own for version in result[index]],
         device,
-        description="companions" if places and state.is_main_process else None,
+        description="companions" if chosen and state.is_main_process else None,
     )
-    found = list(zip(own, vectors, strict=True))
+    ends = np.cumsum([count for _, count in own], dtype=np.int64)[:-1]
+    found = list(zip([index for index, _ in own], np.split(vectors, ends), strict=True)) if own else []
     if state.num_processes > 1:
         found = gather_object(found)
-    for (index, place), companions in found:
-        result[index][place] = replace(result[index][place], companions=companions)
+    for index, of_clip in found:
+        result[index] = ChangedVersions(result[index], partial(_with_vectors, of_clip))
     return result
 
 
-def add_companion_codes(versions: Versions, clips: Iterable[int]) -> dict[int, list[CodeVersion]]:
+def add_companion_codes(versions: Versions, clips: Iterable[int]) -> dict[int, Sequence[CodeVersion]]:
     """The versions, those of `clips` with their own whole codes in place of vectors."""
     chosen = set(clips)
     return {
-        index: [
-            replace(version, companions=None, companion_input_ids=version.input_ids) if index in chosen else version
-            for version in of_clip
-        ]
+        index: ChangedVersions(of_clip, _with_whole_codes) if index in chosen else of_clip
         for index, of_clip in versions.items()
     }
 
 
-def first_codebooks(versions: Versions, num_codebooks: int) -> dict[int, list[CodeVersion]]:
+def first_codebooks(versions: Versions, num_codebooks: int) -> dict[int, Sequence[CodeVersion]]:
     """The versions with `input_ids` of the first codebooks alone: (frames,) for one, else (frames, num_codebooks)."""
+    cut = partial(_with_first_codebooks, num_codebooks)
+    return {index: ChangedVersions(of_clip, cut) for index, of_clip in versions.items()}
 
-    def cut(version: CodeVersion) -> CodeVersion:
-        ids = version.input_ids.reshape(len(version.input_ids), -1)
-        return replace(version, input_ids=ids[:, 0] if num_codebooks == 1 else ids[:, :num_codebooks])
 
-    return {index: [cut(version) for version in of_clip] for index, of_clip in versions.items()}
+class ChangedVersions(Sequence[CodeVersion]):
+    """The versions of a clip, each passed with its place through `change` whenever it is asked for."""
+
+    def __init__(self, versions: Sequence[CodeVersion], change: Callable[[int, CodeVersion], CodeVersion]):
+        self._versions = versions
+        self._change = change
+
+    @property
+    def length(self) -> int:
+        """Tokens of the unchanged version, where `versions` know it."""
+        return self._versions.length  # type: ignore[attr-defined]
+
+    def __len__(self) -> int:
+        return len(self._versions)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            places = range(*index.indices(len(self)))
+            if places == range(len(places)):  # the first ones keep their places
+                return ChangedVersions(self._versions[index], self._change)
+            return [self[place] for place in places]
+        return self._change(range(len(self))[index], self._versions[index])
+
+
+def _with_vectors(vectors: np.ndarray, place: int, version: CodeVersion) -> CodeVersion:
+    return replace(version, companions=vectors[place])
+
+
+def _with_whole_codes(place: int, version: CodeVersion) -> CodeVersion:
+    return replace(version, companions=None, companion_input_ids=version.input_ids)
+
+
+def _with_first_codebooks(num_codebooks: int, place: int, version: CodeVersion) -> CodeVersion:
+    ids = version.input_ids.reshape(len(version.input_ids), -1)
+    return replace(version, input_ids=ids[:, 0] if num_codebooks == 1 else ids[:, :num_codebooks])

@@ -1,7 +1,7 @@
 """FT2 of the paper: a classifier that also learns, by MPC, what the other codebooks of a clip sound like."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -143,16 +143,20 @@ def with_codebooks_of(
 
 def add_companions(
     versions: Versions,
-    clips: Iterable[int],
+    clips: Sequence[int],
     companions: Sequence[AudioFormerModel],
     arguments: ContrastiveArguments,
     num_codebooks: int,
     device: torch.device | None,
-) -> dict[int, list[CodeVersion]]:
-    """The versions with the model's first `num_codebooks` alone, those of `clips` with what they are compared with."""
-    if arguments.companion_vectors == "stored":
-        completed = add_companion_vectors(versions, clips, companions, device=device)
-    else:
+) -> dict[int, Sequence[CodeVersion]]:
+    """The versions with the model's first `num_codebooks` alone, those of `clips` with what they are compared with.
+
+    Vectors that come from a code store are taken as they are.
+    """
+    clips = [index for index in clips if index in versions]
+    if arguments.companion_vectors == "each_step":
         nn.ModuleList(companions).to(device)
-        completed = add_companion_codes(versions, clips)
-    return first_codebooks(completed, num_codebooks)
+        versions = add_companion_codes(versions, clips)
+    elif any(versions[index][0].companions is None for index in clips[:1]):
+        versions = add_companion_vectors(versions, clips, companions, device=device)
+    return first_codebooks(versions, num_codebooks)

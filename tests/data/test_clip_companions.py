@@ -1,6 +1,8 @@
 """Versions of clips with what they are compared with."""
 
+import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,12 +45,31 @@ def test_each_version_of_the_chosen_clips_gets_the_vectors_of_its_own_codes(netw
     assert versions[0][0].companions is None
 
 
-def test_vectors_that_are_there_are_kept(networks, versions) -> None:
-    stored = np.ones((2, 32), dtype=np.float32)
-    versions[0][1] = CodeVersion(versions[0][1].input_ids[:, 0], companions=stored)
-    found = add_companion_vectors(versions, versions, networks)
-    assert found[0][1].companions is stored
-    assert not np.array_equal(found[0][0].companions, stored)
+class OnDisk(list):
+    """Counts how often a version is read."""
+
+    length = 9
+    reads = 0
+
+    def __getitem__(self, index: Any) -> Any:
+        self.reads += isinstance(index, int)
+        found = super().__getitem__(index)
+        return OnDisk(found) if isinstance(index, slice) else found
+
+
+def test_versions_that_are_read_when_asked_for_stay_so(networks, versions) -> None:
+    stored = {0: OnDisk(versions[0])}
+    found = first_codebooks(add_companion_codes(stored, [0]), 1)[0]
+    assert stored[0].reads == 0
+    assert (found.length, len(found), len(found[:1])) == (9, 2, 1)
+    for version in (found[1], found[-1], found[::-1][0], pickle.loads(pickle.dumps(found))[1]):
+        np.testing.assert_array_equal(version.input_ids, versions[0][1].input_ids[:, 0])
+    assert not hasattr(first_codebooks(versions, 1)[0], "length")
+    with_vectors = add_companion_vectors(versions, [0], networks)[0]
+    for place, version in enumerate(with_vectors[::-1]):
+        np.testing.assert_array_equal(version.companions, with_vectors[1 - place].companions)
+    with pytest.raises(IndexError):
+        found[2]
 
 
 def test_codes_to_compute_vectors_from_are_whole(versions) -> None:

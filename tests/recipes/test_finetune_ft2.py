@@ -14,8 +14,10 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
 from hf_audioformer import cli
 from hf_audioformer.data.splits import SplitArguments
-from hf_audioformer.recipes import finetune
+from hf_audioformer.recipes import encode, finetune
+from hf_audioformer.recipes.encode import CodecArguments, EncodeArguments
 from hf_audioformer.recipes.finetune import DataArguments, FinetuneArguments, ModelArguments
+from hf_audioformer.recipes.inputs import ReadingArguments
 from hf_audioformer.training.arguments import dump_config, parse_config
 from hf_audioformer.training.contrastive import ContrastiveArguments
 from hf_audioformer.training.results import read_results
@@ -77,6 +79,38 @@ def test_vectors_stored_once_and_computed_in_each_step_train_the_same(
         mean = 0.5 * stored["classification_loss"] + 0.5 * stored["mpc_loss"]
         assert stored["loss"] == pytest.approx(mean, abs=1e-4)
     assert_same_weights(tmp_path / "stored", tmp_path / "each_step", 1e-5)
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("with_vectors", [True, False])
+def test_a_code_store_trains_as_sound_does(
+    arguments: FinetuneArguments,
+    with_vectors: bool,
+    tiny_c1: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Vectors that are stored with the codes are not computed again."""
+    encode.run(
+        EncodeArguments(
+            data=ReadingArguments(source=arguments.data.source),
+            output_dir=str(tmp_path / "codes"),
+            codec=CodecArguments(checkpoint=tiny_c1, num_codebooks=3),
+            companions=arguments.mpc.companions if with_vectors else [],
+            augmentation=arguments.augmentation,
+        )
+    )
+    expected = log_of(tmp_path / "sound", monkeypatch, arguments)
+    capfd.readouterr()
+    from_store = replace(arguments, data=replace(arguments.data, source=str(tmp_path / "codes")))
+    found = log_of(tmp_path / "stored", monkeypatch, from_store)
+    printed = capfd.readouterr().err
+    assert ("companions" in printed) == (not with_vectors)
+    assert "encode" not in printed
+    for one, other in zip(expected, found, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], abs=1e-5)
+    assert_same_weights(tmp_path / "sound", tmp_path / "stored", 1e-5)
 
 
 @pytest.mark.unit

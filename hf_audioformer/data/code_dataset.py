@@ -149,6 +149,17 @@ class CodeDataset(Dataset):
             item["companion_input_ids"] = version.companion_input_ids
         return item
 
+    def own_labels_only(self) -> CodeDataset:
+        """Every version that has its clip's own labels as an item of its own, unchanged and without companions."""
+        kept = [
+            (clip, CodeVersion(version.input_ids))
+            for clip, versions in enumerate(self.versions)
+            for version in versions
+            if version.targets is None
+        ]
+        targets = None if self.targets is None else self.targets[[clip for clip, _ in kept]]
+        return CodeDataset([[version] for _, version in kept], targets)
+
 
 def _companions_shape(versions: Sequence[Sequence[CodeVersion]]) -> tuple[int, ...] | None:
     shapes = {version.companions.shape for version in _samples(versions) if version.companions is not None}

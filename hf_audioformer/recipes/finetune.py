@@ -32,6 +32,7 @@ from ..training.contrastive import (
 from ..training.launch import check_launch, join_processes
 from ..training.model_card import write_model_card
 from ..training.output import check_output, prepare_output, resumable
+from ..training.probe import start_from_probe
 from ..training.results import SplitResult, chance_level, format_results, read_results, write_results
 from ..training.steps import FinishedStep, StepArguments, read_step, remove_steps, write_step
 from ..training.trainer import AudioTrainer, trainer_arguments
@@ -232,7 +233,7 @@ def _settings_of_steps(arguments: FinetuneArguments) -> list[FinetuneArguments]:
             arguments,
             mpc=replace(arguments.mpc, **step.given("alpha", "temperature")),
             training=arguments.training | step.given("learning_rate", "num_train_epochs"),
-            model=replace(arguments.model, random_weights=arguments.model.random_weights and number == 0),
+            model=arguments.model if number == 0 else replace(arguments.model, random_weights=False, probe_first=False),
             seed=arguments.seed + number,
         )
         for number, step in enumerate(arguments.steps or [StepArguments()])
@@ -271,6 +272,8 @@ def _train(
         processing_class=extractor,
         callbacks=_callbacks(settings),
     )
+    if settings.model.probe_first:
+        start_from_probe(trainer.model, parts["train"].own_labels_only(), collator)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder) if settings.resume else None)
     seconds = before.seconds + time.perf_counter() - started

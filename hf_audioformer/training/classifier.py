@@ -18,8 +18,12 @@ class ModelArguments:
         default=None, metadata={"help": "folder or Hub id of an AudioFormer; the small bundled one by default"}
     )
     random_weights: bool = field(default=False, metadata={"help": "take its configuration and codec, not its weights"})
-    pooling: Literal["mean", "max", "cls", "attention"] | None = field(
+    pooling: Literal["mean", "max", "cls", "attention", "statistics"] | None = field(
         default=None, metadata={"help": "how frames become one vector"}
+    )
+    probe_first: bool = field(
+        default=False,
+        metadata={"help": "start the classifier from logistic regression on the encoder as it is, for few clips"},
     )
     hidden_dropout: float | None = field(default=None, metadata={"help": "dropout, in [0, 1)"})
     label_smoothing: float | None = field(default=None, metadata={"help": "label smoothing, in [0, 1)"})

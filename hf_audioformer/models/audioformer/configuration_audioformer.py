@@ -45,8 +45,9 @@ class AudioFormerConfig(PreTrainedConfig):
         initializer_range (`float`, defaults to 0.02): Standard deviation of new weights.
         rope_parameters (`dict`, *optional*): `{"rope_type": "default", "rope_theta": 10000.0}`. Angles are computed for
             the length at hand, so there is no longest clip.
-        pooling (`"mean"`, `"max"`, `"cls"` or `"attention"`, defaults to `"mean"`): How the classifier turns frames
-            into one vector; padding never takes part.
+        pooling (`"mean"`, `"max"`, `"cls"`, `"attention"` or `"statistics"`, defaults to `"mean"`): How the classifier
+            turns frames into one vector; padding never takes part. `"statistics"` puts the mean, the standard deviation
+            and the size of changes over 1, 4 and 16 frames side by side.
         classifier_dropout (`float`, *optional*): Dropout before the classifier; `hidden_dropout` if not given.
         label_smoothing (`float`, defaults to 0.0): Share of each target spread over the classes, in [0, 1).
         class_weights (`list[float]`, *optional*): Weight of each class in the loss, one per label.
@@ -86,7 +87,7 @@ class AudioFormerConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-12
     initializer_range: float = 0.02
     rope_parameters: dict | None = None
-    pooling: Literal["mean", "max", "cls", "attention"] = "mean"
+    pooling: Literal["mean", "max", "cls", "attention", "statistics"] = "mean"
     classifier_dropout: float | int | None = None
     label_smoothing: float | int = 0.0
     class_weights: list[float] | tuple[float, ...] | None = None

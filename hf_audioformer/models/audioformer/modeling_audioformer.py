@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.loss.loss_utils import ForMaskedLMLoss
 from transformers.masking_utils import create_bidirectional_mask
@@ -24,6 +25,10 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_audioformer import AudioFormerConfig
 
 RotaryAngles = tuple[torch.Tensor, torch.Tensor]
+
+# Frames over which pooling by statistics measures change: 13, 53 and 213 ms at 75 frames per second.
+STATISTICS_LAGS = (1, 4, 16)
+RMS_OFFSET = 1e-5
 
 # Transformers' label of what is not to be predicted.
 IGNORED_LABEL = -100
@@ -232,6 +237,13 @@ class AudioFormerPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": AudioFormerLayer, "attentions": AudioFormerAttention}
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, AudioFormerPooling) and module.kind == "statistics":
+            init.zeros_(module.mean)
+            init.ones_(module.spread)
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> nn.Embedding:
         """Adds or removes tokens at the end of the vocabulary, as in Transformers, of a model of one codebook.
@@ -455,20 +467,47 @@ def masked_mean(hidden_states: torch.Tensor, attention_mask: torch.Tensor | None
     return (total / (~padding).sum(dim=1).clamp(min=1)).to(hidden_states.dtype)
 
 
+def clip_statistics(hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """What a clip's frames are and how they move, side by side: their mean, their standard deviation, and the root mean
+    square of their changes over each of `STATISTICS_LAGS` frames; zero where a clip is shorter than that.
+
+    Takes (batch, frames, hidden_size) and (batch, frames), returns float32 (batch, 5 * hidden_size).
+    """
+    states = hidden_states.float()
+    mean = masked_mean(states, attention_mask)
+    statistics = [mean, _masked_rms(states - mean.unsqueeze(1), attention_mask)]
+    for lag in STATISTICS_LAGS:
+        both = attention_mask[:, lag:] * attention_mask[:, :-lag]
+        statistics.append(_masked_rms(states[:, lag:] - states[:, :-lag], both))
+    return torch.cat(statistics, dim=1)
+
+
+def _masked_rms(states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """The root mean square over frames; the small offset keeps the gradient of a constant finite."""
+    return (masked_mean(states.square(), attention_mask) + RMS_OFFSET).sqrt() - RMS_OFFSET**0.5
+
+
 class AudioFormerPooling(nn.Module):
-    """Turns the frames of a clip into one vector; padding frames never take part."""
+    """Turns the frames of a clip into one vector of `size`; padding frames never take part."""
 
     def __init__(self, config: AudioFormerConfig):
         super().__init__()
         self.kind = config.pooling
+        self.size = config.hidden_size * (2 + len(STATISTICS_LAGS) if config.pooling == "statistics" else 1)
         self.score = nn.Linear(config.hidden_size, 1) if config.pooling == "attention" else None
+        if config.pooling == "statistics":  # what the statistics of a data set are brought to mean 0 and spread 1 by
+            self.register_buffer("mean", torch.zeros(self.size))
+            self.register_buffer("spread", torch.ones(self.size))
 
     def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """Pools (batch, frames, hidden_size) with a mask (batch, frames) to (batch, hidden_size)."""
+        """Pools (batch, frames, hidden_size) with a mask (batch, frames) to (batch, size)."""
         if self.kind == "mean":
             return masked_mean(hidden_states, attention_mask)
         if attention_mask is None:
             attention_mask = hidden_states.new_ones(hidden_states.shape[:2])
+        if self.kind == "statistics":
+            statistics = clip_statistics(hidden_states, attention_mask)
+            return ((statistics - self.mean) / self.spread).to(hidden_states.dtype)
         if self.kind == "cls":  # the first frame that is not padding
             first = attention_mask.to(torch.int).argmax(dim=1)
             return hidden_states[torch.arange(len(first), device=first.device), first]
@@ -488,8 +527,8 @@ class AudioFormerForAudioClassificationOutput(SequenceClassifierOutput):
         loss (`torch.FloatTensor` of shape `(1,)`, *optional*): Loss of the classification.
         logits (`torch.FloatTensor` of shape `(batch, num_labels)`): Scores before softmax or sigmoid.
         hidden_states, attentions (`tuple(torch.FloatTensor)`, *optional*): As in [`AudioFormerModel`].
-        pooler_output (`torch.FloatTensor` of shape `(batch, hidden_size)`): The vector of each clip that is classified,
-            before dropout.
+        pooler_output (`torch.FloatTensor` of shape `(batch, hidden_size)`): Mean of the clip's output frames, which
+            contrastive learning compares, whatever pooling the classifier has.
     """
 
     pooler_output: torch.Tensor | None = None
@@ -508,7 +547,7 @@ class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
         self.audioformer = AudioFormerModel(config)
         self.pooling = AudioFormerPooling(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(self.pooling.size, config.num_labels)
         self.post_init()
 
     def resize_classifier(self, label_names: Sequence[str]) -> None:
@@ -522,7 +561,7 @@ class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
         if not label_names or len(set(label_names)) < len(label_names):
             raise ValueError(f"label_names must be different names, at least one; found {list(label_names)}.")
         known = {name: int(index) for index, name in self.config.id2label.items()}
-        classifier = nn.Linear(self.config.hidden_size, len(label_names))
+        classifier = nn.Linear(self.pooling.size, len(label_names))
         self._init_weights(classifier)
         classifier.to(self.classifier.weight)
         with torch.no_grad():
@@ -561,7 +600,8 @@ class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
             ValueError: The labels fit neither the problem nor the number of classes.
         """
         outputs = self.audioformer(input_ids, attention_mask, inputs_embeds, **kwargs)
-        pooled = self.pooling(outputs.last_hidden_state, attention_mask)
+        states = outputs.last_hidden_state
+        pooled = self.pooling(states, attention_mask)
         logits = self.classifier(self.dropout(pooled))
         loss = None if labels is None else classification_loss(logits, labels, self.config)
         return AudioFormerForAudioClassificationOutput(
@@ -569,7 +609,7 @@ class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            pooler_output=pooled,
+            pooler_output=pooled if self.pooling.kind == "mean" else masked_mean(states, attention_mask),
         )
 
 

@@ -7,7 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from hf_audioformer import AudioFormerForAudioClassification
-from hf_audioformer.models.audioformer.modeling_audioformer import AudioFormerPooling, classification_loss
+from hf_audioformer.models.audioformer.modeling_audioformer import (
+    AudioFormerPooling,
+    classification_loss,
+    masked_mean,
+)
 
 from .tiny_models import random_codes, tiny_config, tiny_model
 
@@ -21,7 +25,7 @@ SMOOTHING_AND_WEIGHTS = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.parametrize("pooling", ["mean", "max", "cls", "attention"])
+@pytest.mark.parametrize("pooling", ["mean", "max", "cls", "attention", "statistics"])
 @pytest.mark.parametrize("padding", [1e30, float("inf"), float("nan")])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_pooling_never_reads_padding(pooling, padding, side):
@@ -44,11 +48,44 @@ def test_pooling_by_hand():
     torch.testing.assert_close(pool(frames, mask), (weights * frames[:, :3]).sum(dim=1))
 
 
-@pytest.mark.parametrize("pooling", ["mean", "max", "cls", "attention"])
+@pytest.mark.parametrize("lags", [(1, 4, 16)])
+@pytest.mark.parametrize("frames", [1, 3, 17, 40])
+def test_statistics_by_hand(frames, lags):
+    states = torch.randn(2, frames, 32)
+    found = AudioFormerPooling(tiny_config(pooling="statistics"))(states, None)
+    expected = [states.mean(1), states.std(1, correction=0)]
+    for lag in lags:
+        changes = states[:, lag:] - states[:, :-lag]
+        expected.append(changes.square().mean(1).sqrt() if frames > lag else torch.zeros(2, 32))
+    torch.testing.assert_close(found, torch.cat(expected, dim=1), atol=5e-3, rtol=1e-3)
+
+
+def test_statistics_of_a_constant_have_finite_gradients():
+    states = torch.ones(1, 20, 32, requires_grad=True)
+    AudioFormerPooling(tiny_config(pooling="statistics"))(states, None).sum().backward()
+    assert torch.isfinite(states.grad).all()
+
+
+def test_statistics_are_scaled_by_what_is_saved(tmp_path: Path):
+    model = tiny_model(AudioFormerForAudioClassification, pooling="statistics")
+    model.pooling.mean += 1.0
+    model.pooling.spread *= 2.0
+    model.save_pretrained(tmp_path)
+    loaded = AudioFormerForAudioClassification.from_pretrained(tmp_path)
+    assert (loaded.pooling.mean == 1.0).all()
+    assert (loaded.pooling.spread == 2.0).all()
+    encoder = tmp_path / "encoder"
+    model.audioformer.save_pretrained(encoder)
+    fresh = AudioFormerForAudioClassification.from_pretrained(encoder, pooling="statistics")
+    assert (fresh.pooling.mean == 0.0).all()
+    assert (fresh.pooling.spread == 1.0).all()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "max", "cls", "attention", "statistics"])
 def test_pooling_of_a_long_clip_in_half_precision(pooling):
     pool = AudioFormerPooling(tiny_config(pooling=pooling)).half()
     frames, mask = torch.full((1, 45_000, 32), 2.0, dtype=torch.float16), torch.ones(1, 45_000)  # ten minutes
-    torch.testing.assert_close(pool(frames, mask), torch.full((1, 32), 2.0, dtype=torch.float16))
+    torch.testing.assert_close(pool(frames, mask)[:, :32], torch.full((1, 32), 2.0, dtype=torch.float16))
 
 
 @SMOOTHING_AND_WEIGHTS
@@ -146,17 +183,16 @@ def test_model_returns_the_loss_of_its_logits():
     torch.testing.assert_close(outputs.loss, F.cross_entropy(outputs.logits, CLASS_IDS))
 
 
-@pytest.mark.parametrize("pooling", ["mean", "attention"])
-def test_model_returns_the_vector_that_is_classified(pooling):
+@pytest.mark.parametrize("pooling", ["mean", "attention", "statistics"])
+def test_model_returns_the_mean_of_its_frames_whatever_is_classified(pooling):
     model = tiny_model(AudioFormerForAudioClassification, pooling=pooling)
     codes = random_codes(model.config, 4, 9)
     mask = torch.ones(4, 9, dtype=torch.long)
     mask[0, 5:] = 0
     outputs = model(codes, attention_mask=mask)
-    assert outputs.pooler_output.shape == (4, 32)
-    torch.testing.assert_close(model.classifier(outputs.pooler_output), outputs.logits)
     frames = model.audioformer(codes, attention_mask=mask).last_hidden_state
-    torch.testing.assert_close(outputs.pooler_output, model.pooling(frames, mask))
+    torch.testing.assert_close(model.classifier(model.pooling(frames, mask)), outputs.logits)
+    torch.testing.assert_close(outputs.pooler_output, masked_mean(frames, mask))
     assert model(codes, return_dict=False)[0].shape == (4, 3)
 
 

@@ -23,7 +23,7 @@ from hf_audioformer import (
 
 from .tiny_models import MODEL_CLASSES, VARIANTS, padded, random_codes, random_labels, tiny_config, tiny_model
 
-POOLINGS = ("mean", "max", "cls", "attention")
+POOLINGS = ["mean", "max", "cls", "attention", "statistics"]
 SIDES = ("right", "left")
 BOTH_VARIANTS = pytest.mark.parametrize("variant", VARIANTS)
 # Where the first or only floating-point result of a class lies.

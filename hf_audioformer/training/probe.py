@@ -1,0 +1,97 @@
+"""Starting a classifier from a linear probe: logistic regression on the vectors that an untrained encoder gives."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from .. import AudioFormerForAudioClassification
+
+__all__ = ["start_from_probe"]
+
+INVERSE_REGULARIZATION = 0.1
+MAX_ITERATIONS = 1000
+BATCH_SIZE = 16
+
+
+def start_from_probe(
+    model: AudioFormerForAudioClassification,
+    dataset: Dataset,
+    collator: Callable[[Sequence[Any]], dict[str, torch.Tensor]],
+) -> None:
+    """Sets the model's classifier to logistic regression on its pooled vectors of labelled clips.
+
+    Fine-tuning then bends the encoder to a classifier that fits, not to a random one, which matters where clips are few
+    (linear probing, then fine-tuning: arXiv 2202.10054). The vectors are standardized for the regression; pooling by
+    statistics keeps the scaling, so that all of them learn at one rate, elsewhere it is folded into the weights.
+
+    Args:
+        dataset: Items as the collator takes them, with class indices or multi-hot rows as labels.
+
+    Raises:
+        ValueError: The model is one for regression.
+    """
+    if model.config.problem_type == "regression":
+        raise ValueError("model.probe_first starts classifiers, and problem_type is regression; leave it out")
+    vectors, labels = _pooled(model, dataset, collator)
+    if model.config.problem_type == "single_label_classification" and labels.ndim == 2:
+        labels = labels.argmax(axis=1)
+    mean, spread = vectors.mean(axis=0), vectors.std(axis=0) + 1e-6
+    weight, bias = _logistic_regression((vectors - mean) / spread, labels, model.num_labels)
+    with torch.no_grad():
+        if model.config.pooling == "statistics":
+            model.pooling.mean += model.pooling.spread * torch.from_numpy(mean).to(model.pooling.mean)
+            model.pooling.spread *= torch.from_numpy(spread).to(model.pooling.spread)
+        else:
+            weight = weight / spread
+            bias = bias - weight @ mean
+        model.classifier.weight.copy_(torch.from_numpy(weight))
+        model.classifier.bias.copy_(torch.from_numpy(bias))
+
+
+@torch.no_grad()
+def _pooled(
+    model: AudioFormerForAudioClassification,
+    dataset: Dataset,
+    collator: Callable[[Sequence[Any]], dict[str, torch.Tensor]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """The vectors that the classifier reads, float64 (clips, size), and the labels."""
+    was_training = model.training
+    model.eval()
+    vectors, labels = [], []
+    for batch in DataLoader(dataset, batch_size=BATCH_SIZE, collate_fn=collator):
+        mask = batch["attention_mask"].to(model.device)
+        states = model.audioformer(batch["input_ids"].to(model.device), mask).last_hidden_state
+        vectors.append(model.pooling(states, mask).double().cpu().numpy())
+        labels.append(batch["labels"].numpy())
+    model.train(was_training)
+    return np.concatenate(vectors), np.concatenate(labels)
+
+
+def _logistic_regression(vectors: np.ndarray, labels: np.ndarray, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (num_labels, size) and biases; one against the rest for multi-hot labels. A class that no clip has, or
+    every clip, gets no weights and the bias of its frequency."""
+    weight, bias = np.zeros((num_labels, vectors.shape[1])), np.zeros(num_labels)
+    if labels.ndim == 1:
+        present = np.unique(labels)
+        fitted_weight, fitted_bias = _fit(vectors, labels)
+        if len(present) == 2:  # scikit-learn gives the difference of the two
+            fitted_weight, fitted_bias = np.outer([-0.5, 0.5], fitted_weight), fitted_bias * [-0.5, 0.5]
+        weight[present], bias[present] = fitted_weight, fitted_bias
+        bias[np.setdiff1d(np.arange(num_labels), present)] = bias.min() - 1
+        return weight, bias
+    for index, column in enumerate(labels.T > 0.5):
+        if column.any() and not column.all():
+            weight[index], bias[index] = (part[0] for part in _fit(vectors, column))
+        else:
+            bias[index] = np.log((column.sum() + 1) / (len(column) - column.sum() + 1))
+    return weight, bias
+
+
+def _fit(vectors: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.linear_model import LogisticRegression
+
+    fitted = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=MAX_ITERATIONS).fit(vectors, labels)
+    return fitted.coef_, fitted.intercept_

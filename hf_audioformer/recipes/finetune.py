@@ -259,8 +259,9 @@ def _train(
         seed=settings.seed,
     )
     collator = CodeCollator(extractor.special_token_id("pad"))
+    model = build_model(source, shared.clips, settings.model)
     trainer = AudioTrainer(
-        model=build_model(source, shared.clips, settings.model),
+        model=model,
         args=split_arguments(settings, folder, shared.use_cpu, validated=len(parts["validation"]) > 0),
         train_dataset=parts["train"],
         eval_dataset=parts["validation"] if len(parts["validation"]) else None,
@@ -273,7 +274,7 @@ def _train(
         callbacks=_callbacks(settings),
     )
     if settings.model.probe_first:
-        start_from_probe(trainer.model, parts["train"].own_labels_only(), collator)
+        start_from_probe(model, parts["train"].own_labels_only(), collator)
     started = time.perf_counter()
     trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder) if settings.resume else None)
     seconds = before.seconds + time.perf_counter() - started

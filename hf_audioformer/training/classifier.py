@@ -26,15 +26,18 @@ class ModelArguments:
         metadata={"help": "start the classifier from logistic regression on the encoder as it is, for few clips"},
     )
     hidden_dropout: float | None = field(default=None, metadata={"help": "dropout, in [0, 1)"})
+    classifier_dropout: float | None = field(
+        default=None, metadata={"help": "dropout before the classifier, in [0, 1); hidden_dropout if that is given"}
+    )
     label_smoothing: float | None = field(default=None, metadata={"help": "label smoothing, in [0, 1)"})
 
 
 def build_model(source: str, clips: ClipTable, arguments: ModelArguments) -> AudioFormerForAudioClassification:
     """The checkpoint's encoder with a classifier for the clips' labels; rows of labels it knew by name are kept."""
-    settings = {name: getattr(arguments, name) for name in ("pooling", "hidden_dropout", "label_smoothing")}
-    settings = {name: value for name, value in settings.items() if value is not None}
+    names = ("pooling", "hidden_dropout", "classifier_dropout", "label_smoothing")
+    settings = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     if "hidden_dropout" in settings:
-        settings["classifier_dropout"] = settings["hidden_dropout"]
+        settings.setdefault("classifier_dropout", settings["hidden_dropout"])
     problem_type = "multi_label_classification" if clips.multi_label else "single_label_classification"
     config = AudioFormerConfig.from_pretrained(source, problem_type=problem_type, **settings)
     if arguments.random_weights:

@@ -490,6 +490,9 @@ def _masked_rms(states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Ten
 class AudioFormerPooling(nn.Module):
     """Turns the frames of a clip into one vector of `size`; padding frames never take part."""
 
+    mean: torch.Tensor
+    spread: torch.Tensor
+
     def __init__(self, config: AudioFormerConfig):
         super().__init__()
         self.kind = config.pooling

@@ -155,6 +155,11 @@ def run(arguments: EncodeArguments) -> Manifest | None:
             settings do not fit; the message says what to change.
     """
     _check_executor(arguments)
+    if arguments.augmentation.mixup > 0:
+        raise ValueError(
+            "augmentation.mixup mixes training clips with each other, and a store does not know which those will be: "
+            "leave it at 0 here, or train from sound."
+        )
     folder = Path(arguments.output_dir)
     recipe = dump_config(replace(arguments, **_FREE))
     with locked(folder):

@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from hf_audioformer.assets import codec_folder
-from hf_audioformer.models.audioformer.codec_audioformer import SUPPORTED_CODECS, AudioCodec
+from hf_audioformer.models.audioformer import codec_audioformer
+from hf_audioformer.models.audioformer.codec_audioformer import SUPPORTED_CODECS, AudioCodec, fingerprint
 
 from ...fixtures_codec import make_random_encodec, varied_sound
 
@@ -83,6 +84,29 @@ def test_describes_itself(codec: AudioCodec) -> None:
     assert repr(codec) == (
         "AudioCodec(encodec, sampling_rate=24000, frame_rate=75, num_codebooks=8, codebook_size=64, device=cpu)"
     )
+
+
+@pytest.mark.unit
+def test_the_fingerprint_is_that_of_the_weights_and_not_of_the_folder(codec: AudioCodec, tmp_path: Path) -> None:
+    codec.save_pretrained(tmp_path / "copy")
+    assert AudioCodec.from_pretrained(tmp_path / "copy").fingerprint() == codec.fingerprint()
+    model = EncodecModel.from_pretrained(tmp_path / "copy")
+    model.quantizer.layers[7].codebook.embed[63, 0] += 1e-3
+    changed = fingerprint(model)
+    model.config.pad_mode = "constant"
+    assert len({codec.fingerprint(), changed, fingerprint(model)}) == 3
+
+
+@pytest.mark.invariant
+def test_long_clips_in_blocks_of_an_accelerator_have_the_codes_of_the_whole(
+    codec: AudioCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The size of the blocks is all that a device changes; a minute of sound per block there."""
+    waveform = varied_sound(10 * 24_000 // HOP * HOP)[None]
+    expected = codec.encode(waveform, 8)
+    for block_samples in (waveform.shape[1], 24_000):
+        monkeypatch.setattr(codec_audioformer, "_CPU_BLOCK_SAMPLES", block_samples)
+        assert equal(codec.encode(waveform, 8), expected) >= 0.999
 
 
 class TestCausalEncodec:

@@ -176,6 +176,16 @@ def test_boundary_tokens_are_a_setting(extractor, random_encodec_folder):
     np.testing.assert_array_equal(codes_of(bare, sound()), codes_of(extractor, sound()))
 
 
+@pytest.mark.parametrize("num_codebooks", [1, 3])
+def test_tokens_of_stored_codes_are_those_of_the_clip(num_codebooks, random_encodec_folder):
+    stored = make(random_encodec_folder, num_codebooks=4, add_boundary_tokens=False)
+    codes = stored(sound(), sampling_rate=RATE)["input_ids"][0].astype(np.uint16)
+    extractor = make(random_encodec_folder, num_codebooks=num_codebooks)
+    tokens = extractor.tokens(codes)
+    np.testing.assert_array_equal(tokens, extractor(sound(), sampling_rate=RATE)["input_ids"][0])
+    assert tokens.dtype == np.int64
+
+
 # Kinds of audio
 
 

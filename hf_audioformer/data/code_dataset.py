@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from ..models.audioformer.configuration_audioformer import special_token_id
 
-__all__ = ["CodeAugmentation", "CodeDataset", "CodeVersion"]
+__all__ = ["CodeAugmentation", "CodeDataset", "CodeVersion", "CodebookVersions"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,34 @@ class CodeVersion:
     targets: np.ndarray | None = None
     companions: np.ndarray | None = None
     companion_input_ids: np.ndarray | None = None
+
+
+class CodebookVersions(Sequence[CodeVersion]):
+    """Versions of a clip with the codes of some codebooks alone, cut out when a version is asked for.
+
+    `codebooks` is the index of one, or a slice; codes of a single codebook, (frames,), are left as they are. `length`
+    is that of the first version, in tokens.
+    """
+
+    __slots__ = ("_codebooks", "_versions")
+
+    def __init__(self, versions: Sequence[CodeVersion], codebooks: int | slice):
+        self._versions = versions
+        self._codebooks = codebooks
+
+    @property
+    def length(self) -> int:
+        return _length(self._versions)
+
+    def __len__(self) -> int:
+        return len(self._versions)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return CodebookVersions(self._versions[index], self._codebooks)
+        version = self._versions[index]
+        ids = version.input_ids
+        return version if ids.ndim == 1 else replace(version, input_ids=ids[:, self._codebooks])
 
 
 @dataclass(frozen=True)
@@ -131,7 +159,7 @@ class CodeDataset(Dataset):
     @property
     def lengths(self) -> list[int]:
         """Tokens of each clip as it is; versions that know their `length` are not read for it."""
-        return [getattr(versions, "length", None) or len(versions[0].input_ids) for versions in self.versions]
+        return [_length(versions) for versions in self.versions]
 
     def __len__(self) -> int:
         return len(self.versions)
@@ -159,6 +187,10 @@ class CodeDataset(Dataset):
         ]
         targets = None if self.targets is None else self.targets[[clip for clip, _ in kept]]
         return CodeDataset([[version] for _, version in kept], targets)
+
+
+def _length(versions: Sequence[CodeVersion]) -> int:
+    return getattr(versions, "length", None) or len(versions[0].input_ids)
 
 
 def _companions_shape(versions: Sequence[Sequence[CodeVersion]]) -> tuple[int, ...] | None:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from transformers import EvalPrediction, set_seed
 from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerForMaskedLM, assets
 from ..data import ClipTable, read_clips
 from ..data.clip_codes import codes_of_clips
-from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
+from ..data.code_dataset import CodeAugmentation, CodebookVersions, CodeDataset, CodeVersion
 from ..data.collators import MaskedCodeCollator
 from ..data.hold_out import held_out_clips, parse_hold_out
 from ..training.arguments import dump_config, parse_config
@@ -176,16 +177,17 @@ def run(arguments: PretrainArguments) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class PretrainingClips:
-    """Codes of the clips, (frames,) or (frames, codebooks) each with boundary tokens, to learn from and to measure."""
+    """Each clip as the only version of itself, to learn from and to measure; those of a code store are read late."""
 
-    training: list[np.ndarray]
-    validation: list[np.ndarray]
+    training: Sequence[Sequence[CodeVersion]]
+    validation: Sequence[Sequence[CodeVersion]]
 
     def codebooks_read(self, model: NetworkArguments) -> "PretrainingClips":
         """The codes of the codebooks that a network reads; of one alone without their axis."""
         read = model.codebooks[0] if len(model.codebooks) == 1 else slice(len(model.codebooks))
         return PretrainingClips(
-            *([ids if ids.ndim == 1 else ids[:, read] for ids in part] for part in (self.training, self.validation))
+            [CodebookVersions(versions, read) for versions in self.training],
+            [CodebookVersions(versions, read) for versions in self.validation],
         )
 
 
@@ -219,7 +221,7 @@ def train_network(arguments: PretrainArguments, clips: PretrainingClips, use_cpu
     model = build_model(arguments.model, extractor)
     trainer = build_trainer(model, extractor, read, arguments, use_cpu)
     trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder) if arguments.resume else None)
-    counts = np.asarray(trainer.predict(_dataset(read.validation)).predictions)
+    counts = np.asarray(trainer.predict(CodeDataset(read.validation)).predictions)
     measures = _all_measures(measure_codebooks(counts, read, arguments.model, extractor.codebook_size), clips)
     weights = trainer.gather_weights()
     if trainer.is_world_process_zero():
@@ -242,7 +244,8 @@ def measure_codebooks(
     counts: np.ndarray, clips: PretrainingClips, arguments: NetworkArguments, codebook_size: int
 ) -> dict[str, Measures]:
     """The measures of each codebook that is read, from `masked_counts` of the validation clips."""
-    columns = (*masked_measures(counts), *unigram_baseline(clips.training, clips.validation, codebook_size))
+    training, validation = ((versions[0].input_ids for versions in part) for part in (clips.training, clips.validation))
+    columns = (*masked_measures(counts), *unigram_baseline(training, validation, codebook_size))
     return {
         f"C{index + 1}": Measures(
             accuracy=float(accuracy),
@@ -291,8 +294,8 @@ def build_trainer(
             seed=arguments.seed,
             use_cpu=use_cpu,
         ),
-        train_dataset=_dataset(clips.training, _crop(arguments, extractor)),
-        eval_dataset=_dataset(clips.validation),
+        train_dataset=CodeDataset(clips.training, augmentation=_crop(arguments, extractor)),
+        eval_dataset=CodeDataset(clips.validation),
         data_collator=collator,
         eval_collator=replace(collator),
         compute_metrics=_masked_accuracy,
@@ -344,11 +347,11 @@ def start_from_codec(model: AudioFormerForMaskedLM, vectors: torch.Tensor) -> No
 def _encode(arguments: PretrainArguments, device: torch.device | None) -> PretrainingClips:
     """The codes of all sources' clips, divided at random but always in the same way."""
     extractor = load_extractor(arguments.model)
-    codes = []
-    for clips in _read_sources(arguments.data):
-        versions = codes_of_clips(clips, extractor, skip_bad=arguments.data.skip_bad, device=device)
-        codes += [versions[index][0].input_ids for index in sorted(versions)]  # several processes mix their order
-    return _divide(codes, arguments.data.validation_fraction, arguments.seed)
+    clips: list[Sequence[CodeVersion]] = []
+    for table in _read_sources(arguments.data):
+        versions = codes_of_clips(table, extractor, skip_bad=arguments.data.skip_bad, device=device)
+        clips += [versions[index][:1] for index in sorted(versions)]  # several processes mix their order
+    return _divide(clips, arguments.data.validation_fraction, arguments.seed)
 
 
 def _read_sources(arguments: SourceArguments) -> list[ClipTable]:
@@ -361,16 +364,12 @@ def _read_sources(arguments: SourceArguments) -> list[ClipTable]:
     ]
 
 
-def _divide(codes: list[np.ndarray], fraction: float, seed: int) -> PretrainingClips:
-    if len(codes) < 2:
-        raise ValueError(f"data.sources give {len(codes)} clips to learn from; at least two are needed.")
-    order = np.random.default_rng(seed).permutation(len(codes))
-    num_validation = max(1, round(fraction * len(codes)))
-    return PretrainingClips([codes[i] for i in order[num_validation:]], [codes[i] for i in order[:num_validation]])
-
-
-def _dataset(codes: list[np.ndarray], augmentation: CodeAugmentation | None = None) -> CodeDataset:
-    return CodeDataset([[CodeVersion(ids)] for ids in codes], augmentation=augmentation)
+def _divide(clips: list[Sequence[CodeVersion]], fraction: float, seed: int) -> PretrainingClips:
+    if len(clips) < 2:
+        raise ValueError(f"data.sources give {len(clips)} clips to learn from; at least two are needed.")
+    order = np.random.default_rng(seed).permutation(len(clips))
+    num_validation = max(1, round(fraction * len(clips)))
+    return PretrainingClips([clips[i] for i in order[num_validation:]], [clips[i] for i in order[:num_validation]])
 
 
 def _crop(arguments: PretrainArguments, extractor: AudioFormerFeatureExtractor) -> CodeAugmentation:

@@ -1,6 +1,6 @@
 """How well masked codes are predicted, codebook by codebook, beside what the frequencies of codes alone give."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
 import numpy as np
@@ -52,15 +52,14 @@ def masked_measures(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unigram_baseline(
-    training_codes: Sequence[np.ndarray], validation_codes: Sequence[np.ndarray], codebook_size: int
+    training_codes: Iterable[np.ndarray], validation_codes: Iterable[np.ndarray], codebook_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Accuracy and perplexity, (num_codebooks,) each, of predicting codes by their training frequency (add-one)."""
-    train, test = (_stacked(codes, codebook_size) for codes in (training_codes, validation_codes))
-    counts = np.stack([np.bincount(column, minlength=codebook_size) for column in train.T]) + 1.0
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    books = np.arange(test.shape[1])
-    accuracy = (test == counts.argmax(axis=1)).mean(axis=0)
-    return accuracy, np.exp(-np.log(shares[books, test]).mean(axis=0))
+    train, test = (_code_counts(codes, codebook_size) for codes in (training_codes, validation_codes))
+    shares = (train + 1) / (train + 1).sum(axis=1, keepdims=True)
+    found = test / test.sum(axis=1, keepdims=True)
+    accuracy = found[np.arange(len(train)), train.argmax(axis=1)]
+    return accuracy, np.exp(-(found * np.log(shares)).sum(axis=1))
 
 
 def mean_measures(codebooks: Mapping[str, Measures]) -> Measures:
@@ -89,7 +88,11 @@ def format_measures(codebooks: Mapping[str, Measures]) -> str:
     return "\n".join(lines)
 
 
-def _stacked(codes: Sequence[np.ndarray], codebook_size: int) -> np.ndarray:
-    """All frames of all clips, (frames, codebooks), without special tokens."""
-    frames = np.concatenate([clip.reshape(len(clip), -1) for clip in codes])
-    return frames[(frames < codebook_size).all(axis=1)]
+def _code_counts(codes: Iterable[np.ndarray], codebook_size: int) -> np.ndarray:
+    """How often each code occurs in clips that are looked at one by one, int64 (num_codebooks, codebook_size)."""
+    total: np.ndarray | int = 0
+    for clip in codes:
+        frames = clip.reshape(len(clip), -1)
+        frames = frames[(frames < codebook_size).all(axis=1)]  # without special tokens
+        total = total + np.stack([np.bincount(column, minlength=codebook_size) for column in frames.T])
+    return np.asarray(total)

@@ -75,7 +75,7 @@ def weights_held_here(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """The weights that this process holds: all of them, or its shards under DeepSpeed ZeRO-3 and FSDP."""
     held: dict[str, torch.Tensor] = {}
     for name, weight in model.named_parameters():
-        shard = getattr(weight, "ds_tensor", weight)  # ZeRO-3 leaves an empty parameter in the model
+        shard = getattr(weight, "ds_tensor", weight).detach()  # ZeRO-3 leaves an empty parameter in the model
         held[name] = shard.to_local() if isinstance(shard, DTensor) else shard
     return held
 

@@ -2,7 +2,8 @@
 
 pretrain_launched.py CONFIG FOLDER
 
-The recipe runs once unbroken, and once broken off after its first checkpoint and gone on with.
+The recipe runs once unbroken, and once broken off after its first checkpoint and gone on with. After DDP the model is
+also shared out by FSDP2, and saved from its shards.
 """
 
 import json
@@ -13,12 +14,15 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from transformers import TrainerCallback
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import PreTrainedModel, TrainerCallback
 
 from hf_audioformer.recipes import pretrain
 from hf_audioformer.recipes.pretrain import PretrainArguments
 from hf_audioformer.training.arguments import parse_config
-from hf_audioformer.training.checkpoints import check_finite, weights_held_here
+from hf_audioformer.training.checkpoints import check_finite, save_final, weights_held_here
 from hf_audioformer.training.trainer import AudioTrainer
 
 
@@ -43,6 +47,20 @@ class Trainers:
 
 def losses_of(trainer: AudioTrainer) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def share_out(model: PreTrainedModel) -> None:
+    """Shards the weights over the processes by FSDP2, which Accelerate does on GPUs alone."""
+    mesh = init_device_mesh("cpu", (PartialState().num_processes,))
+    for layer in model.audioformer.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def gather(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """As `Accelerator.get_state_dict` gathers weights that FSDP2 has sharded."""
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, cpu_offload=True)
+    return get_model_state_dict(model, options=options)
 
 
 def notices_weights_that_are_not_finite(model: torch.nn.Module) -> bool:
@@ -78,7 +96,13 @@ def main() -> None:
         "measures": [unbroken, resumed],
         "losses": losses_of(trainers.built[0]),
     }
-    if not notices_weights_that_are_not_finite(trainers.built[-1].model):
+    model, extractor = trainers.built[-1].model, trainers.built[-1].processing_class
+    if engine == "MULTI_CPU":
+        share_out(model)
+        weights = gather(model)
+        if PartialState().is_main_process:
+            save_final(model, extractor, folder / "fsdp2", weights)
+    if not notices_weights_that_are_not_finite(model):
         sys.exit("a NaN among the weights was not noticed")
     if PartialState().is_main_process:
         (folder / "report.json").write_text(json.dumps(report))

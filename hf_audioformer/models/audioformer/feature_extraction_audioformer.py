@@ -20,6 +20,7 @@ from .configuration_audioformer import special_token_id
 DEFAULT_CODEC = "facebook/encodec_24khz"
 DEFAULT_CODEC_REVISION = "c1dbe2ae3f1de713481a3b3e7c47f357092ee040"
 CODEC_SUBFOLDER = "codec"
+CODEC_HUB_OPTIONS = ("token", "cache_dir", "local_files_only")
 
 # More channels than any recording has: an axis this long holds samples.
 MAX_CHANNELS = 64
@@ -113,6 +114,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
         self.max_length_seconds = max_length_seconds
         self.rms_level_dbfs = rms_level_dbfs
         self._codec: AudioCodec | None = None
+        self._hub_options: dict[str, Any] = {}
         self._limit_samples(max_length_seconds)
 
     @classmethod
@@ -257,7 +259,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
                     "this extractor was saved with its codec beside it: load it with from_pretrained on that folder."
                 )
             loaded = AudioCodec.from_pretrained(
-                self.codec, revision=self.codec_revision, subfolder=self.codec_subfolder
+                self.codec, revision=self.codec_revision, subfolder=self.codec_subfolder, **self._hub_options
             )
             self._check_codec(loaded)
             self._codec = loaded
@@ -291,9 +293,13 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
     def from_pretrained(  # type: ignore[override]
         cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any
     ) -> Self:
-        """Loads an extractor; one saved with its codec finds it in the same folder or repository."""
+        """Loads an extractor; one saved with its codec finds it in the same folder or repository.
+
+        `token`, `cache_dir` and `local_files_only` also hold for the codec, whenever it is loaded.
+        """
         loaded = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         extractor = loaded[0] if isinstance(loaded, tuple) else loaded
+        extractor._hub_options = {name: kwargs[name] for name in CODEC_HUB_OPTIONS if name in kwargs}
         if extractor.codec is None:
             path = os.fspath(pretrained_model_name_or_path)
             extractor.codec = os.path.abspath(path) if os.path.isdir(path) else path
@@ -304,7 +310,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
     def to_dict(self) -> dict[str, Any]:
         """The settings, without the loaded codec."""
         settings = copy.deepcopy(self.__getstate__())
-        del settings["_codec"]
+        del settings["_codec"], settings["_hub_options"]
         return settings | {"feature_extractor_type": type(self).__name__}
 
     def __getstate__(self) -> dict[str, Any]:

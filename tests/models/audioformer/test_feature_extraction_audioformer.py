@@ -400,6 +400,22 @@ def test_hub_codec_stays_a_reference(tmp_path: Path):
     assert (loaded.codec, loaded.codec_revision) == ("facebook/encodec_24khz", DEFAULT_CODEC_REVISION)
 
 
+@pytest.mark.parametrize("loader", [AudioFormerFeatureExtractor, AutoFeatureExtractor])
+def test_codec_is_looked_for_in_the_cache_that_was_named(extractor_of_four, tmp_path: Path, loader):
+    cached = tmp_path / "cache" / "models--someone--codec"
+    shutil.copytree(extractor_of_four.codec, cached / "snapshots" / "abc")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    settings = extractor_of_four.to_dict() | {"codec": "someone/codec", "codec_revision": "main"}
+    AudioFormerFeatureExtractor(**settings).save_pretrained(tmp_path / "saved")
+    where = {"cache_dir": str(tmp_path / "cache"), "local_files_only": True, "token": "secret"}
+    loaded = loader.from_pretrained(tmp_path / "saved", **where)
+    np.testing.assert_array_equal(codes_of(loaded, sound()), codes_of(extractor_of_four, sound()))
+    assert "secret" not in loaded.to_json_string()
+    with pytest.raises(OSError, match="in the cached files"):
+        loader.from_pretrained(tmp_path / "saved", local_files_only=True).load_codec()
+
+
 def test_extractor_without_a_codec_says_where_it_is():
     with pytest.raises(ValueError, match="load it with from_pretrained on that folder"):
         AudioFormerFeatureExtractor(codec=None)(sound(), sampling_rate=RATE)

@@ -259,7 +259,7 @@ def _train(
         seed=settings.seed,
     )
     collator = CodeCollator(extractor.special_token_id("pad"))
-    model = build_model(source, shared.clips, settings.model)
+    model = build_model(source, shared.clips, settings.model, extractor)
     trainer = AudioTrainer(
         model=model,
         args=split_arguments(settings, folder, shared.use_cpu, validated=len(parts["validation"]) > 0),

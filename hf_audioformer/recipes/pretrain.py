@@ -1,7 +1,6 @@
 """Masked pretraining of an AudioFormer on the codes of any clips; labels are not looked at."""
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -21,6 +20,7 @@ from ..data.collators import MaskedCodeCollator
 from ..data.hold_out import held_out_clips, parse_hold_out
 from ..training.arguments import dump_config, parse_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints, save_final
+from ..training.codec_embeddings import start_from_codec
 from ..training.console import quiet_transformers
 from ..training.launch import check_launch, join_processes
 from ..training.masked_measures import (
@@ -321,27 +321,8 @@ def build_model(arguments: NetworkArguments, extractor: AudioFormerFeatureExtrac
     )
     model = AudioFormerForMaskedLM(config)
     if arguments.codec_embeddings:
-        start_from_codec(model, extractor.load_codec().codebook_vectors()[list(arguments.codebooks)])
+        start_from_codec(model, extractor.load_codec())
     return model
-
-
-@torch.no_grad()
-def start_from_codec(model: AudioFormerForMaskedLM, vectors: torch.Tensor) -> None:
-    """Writes the codec's code vectors, (num_codebooks, codebook_size, dim), into the code embeddings.
-
-    The vectors are turned onto their principal axes, so that the leading ones are kept when the model is narrower than
-    the codec, and scaled to the spread of new embeddings: codes that sound alike then start alike, and the sum over
-    codebooks is the codec's own approximation of the frame.
-    """
-    config = model.config
-    flat = (vectors - vectors.mean(dim=1, keepdim=True)).flatten(0, 1)
-    axes = torch.linalg.eigh(flat.T @ flat).eigenvectors.flip(-1)[:, : config.hidden_size]
-    turned = (flat @ axes).view(*vectors.shape[:2], -1)
-    turned *= config.initializer_range * math.sqrt(config.hidden_size / turned.shape[-1]) / turned[0].std()
-    weight = model.audioformer.embeddings.code_embeddings.weight
-    table = weight.view(config.num_codebooks, -1, config.hidden_size)
-    table[:, : config.codebook_size, : turned.shape[-1]] = turned
-    table[:, : config.codebook_size, turned.shape[-1] :] = 0
 
 
 def _encode(arguments: PretrainArguments, device: torch.device | None) -> PretrainingClips:

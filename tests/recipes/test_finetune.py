@@ -353,14 +353,20 @@ def test_bad_clips_are_named_or_left_out(
 
 
 @pytest.mark.unit
-def test_random_weights_take_configuration_and_codec_only(arguments: FinetuneArguments) -> None:
+def test_random_weights_take_configuration_and_codec_only(arguments: FinetuneArguments, tiny_extractor: Any) -> None:
     clips = read_clips(arguments.data.source)
     source = str(arguments.model.checkpoint)
-    kept = finetune.build_model(source, clips, arguments.model)
-    fresh = finetune.build_model(source, clips, replace(arguments.model, random_weights=True))
+    kept = finetune.build_model(source, clips, arguments.model, tiny_extractor)
+    fresh, blank = (
+        finetune.build_model(
+            source, clips, replace(arguments.model, random_weights=True, codec_embeddings=sounding), tiny_extractor
+        )
+        for sounding in (True, False)
+    )
     stored = load_file(Path(source) / "model.safetensors")
     name = "audioformer.embeddings.code_embeddings.weight"
     assert torch.equal(kept.state_dict()[name], stored[name])
     assert not torch.equal(fresh.state_dict()[name], stored[name])
+    assert not torch.equal(fresh.state_dict()[name], blank.state_dict()[name])
     assert fresh.config.hidden_size == kept.config.hidden_size
     assert kept.config.hidden_dropout == kept.config.classifier_dropout == 0.1

@@ -53,6 +53,11 @@ def trainer_arguments(
             "Leave it out; DeepSpeed on the CPU is launched with `accelerate launch` and the configuration "
             "deepspeed_zero2 or deepspeed_zero3."
         )
+    if chosen.get("save_total_limit") == 1:
+        raise ValueError(
+            "training.save_total_limit is 1; it must be at least 2, because the last one is deleted before the next "
+            "is known to be whole"
+        )
     # Every weight of our models takes part in every step, so that DDP need not look for ones that do not.
     defaults = {"ddp_find_unused_parameters": False, "ddp_backend": distributed_backend(), **defaults}
     settings = {**defaults, **chosen, "output_dir": output_dir, "seed": seed, "use_cpu": use_cpu}

@@ -21,7 +21,7 @@ from hf_audioformer.recipes.pretrain import (
     PretrainArguments,
     SourceArguments,
 )
-from hf_audioformer.training.arguments import dump_config
+from hf_audioformer.training.arguments import dump_config, parse_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -187,6 +187,14 @@ def assert_same_weights(folder: Path, other: Path) -> None:
     assert one.keys() == two.keys()
     for name, weight in one.items():
         assert torch.equal(two[name], weight), name
+
+
+@pytest.mark.unit
+def test_the_defaults_and_the_preset_mask_as_the_paper_does() -> None:
+    assert MaskArguments() == MaskArguments(rate=0.25, span_frames=1, mask_share=1.0, random_share=0.0)
+    arguments = parse_config(PretrainArguments, ["pretrain_audioset"], description="")
+    assert arguments.mask == MaskArguments()
+    assert (arguments.model.fusion, [*arguments.model.codebooks]) == ("each", [0, 1, 2, 3])
 
 
 @pytest.mark.fault

@@ -1,6 +1,7 @@
 """Real launches: the ones that work give one world, the ones that would train alone or apart are refused."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,29 @@ def accelerate(config: str) -> list[str]:
 def test_packaged_configurations_launch_on_cpu_too(launch, config: str, processes: int) -> None:
     exit_code, output = launch(accelerate(config), use_cpu=None, expected=processes)
     assert (exit_code, output.count(f"world size {processes}")) == (0, processes)
+
+
+@pytest.mark.invariant
+def test_two_machines_find_each_other(tmp_path: Path) -> None:
+    """Both on this one, a process each."""
+    (tmp_path / "train.py").write_text(SCRIPT)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = ["--main_process_ip", "127.0.0.1", "--main_process_port", str(free.getsockname()[1])]
+    command = [sys.executable, "-m", *accelerate("two_nodes"), *where, "--num_processes", "2", "--machine_rank"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    machines = [
+        subprocess.Popen(
+            [*command, rank, str(tmp_path / "train.py"), "None", "2", "True"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    for output, _ in [machine.communicate(timeout=100) for machine in machines]:
+        assert output.count("world size 2") == 1, output
 
 
 @pytest.mark.fault

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from hf_audioformer.training.model_card import write_model_card
+from hf_audioformer.training.model_card import write_model_card, write_pretraining_card
 from hf_audioformer.training.results import SplitResult
 
 RESULT = SplitResult(
@@ -90,3 +90,35 @@ def test_hub_ids_are_linked_and_local_paths_are_cut_down(tmp_path: Path) -> None
     assert "random weights in the form of `secret`" in here.text
     for text in (str(hub), str(here)):
         assert str(tmp_path) not in text
+
+
+@pytest.mark.unit
+def test_a_pretrained_models_card(tmp_path: Path) -> None:
+    row = {"accuracy": 0.25, "perplexity": 40.0, "unigram_accuracy": 0.05, "unigram_perplexity": 200.0}
+    measures = {"training_clips": 90, "validation_clips": 10, "codebooks": {"C3": row}}
+    (tmp_path / "secret" / "clips").mkdir(parents=True)
+    sources = [str(tmp_path / "secret" / "clips"), "me/clips"]
+    for codec, named in ((None, "small codec of hf_audioformer"), ("facebook/encodec_24khz", "encodec_24khz`")):
+        recipe = {"data": {"sources": sources, "hold_out": ["fold=5"]}}
+        history = [{"epoch": 1.0, "loss": 4.5}, {"epoch": 1.0, "eval_loss": 4.0}]
+        write_pretraining_card(
+            tmp_path, measures=measures, recipe=recipe, sources=sources, codec=codec, history=history
+        )
+        text = (tmp_path / "README.md").read_text()
+        assert str(tmp_path) not in text
+        assert re.search(r"\{\w*\}", text) is None
+        loaded = ModelCard.load(tmp_path / "README.md")
+        assert (loaded.data.pipeline_tag, loaded.data.datasets) == ("feature-extraction", ["me/clips"])
+        assert loaded.data.get("license") is None
+        for part in (
+            named,
+            "On 10 clips",
+            "(90 were)",
+            "| C3 ",
+            "25.0%",
+            "40.0",
+            "200.0",
+            "| 1 | 4.5000 |",
+            "- fold=5",
+        ):
+            assert part in text

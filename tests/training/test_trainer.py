@@ -242,6 +242,12 @@ def test_sharding_that_the_cpu_would_ignore_is_refused(setting: dict[str, Any]) 
         trainer_arguments({}, setting, output_dir="x", seed=0, use_cpu=True)
 
 
+@pytest.mark.fault
+def test_the_only_checkpoint_may_not_be_deleted_for_the_next() -> None:
+    with pytest.raises(ValueError, match=r"save_total_limit is 1; it must be at least 2"):
+        trainer_arguments({}, {"save_total_limit": 1}, output_dir="x", seed=0, use_cpu=True)
+
+
 class _NanFrom(AudioFormerForAudioClassification):
     """Its loss is NaN when it sees the clip that begins with code 0, 0."""
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.reproduce [NAME|FILE.yaml ...] [--jobs 2] [--seeds 0 1] [--variants NAME ...] [--dry-run]
 
-An experiment is a YAML file, by name one in `benchmarks/experiments`; `pretraining.yaml` there shows every key. Each of
+An experiment is a YAML file, by name one in `benchmarks/experiments`; `esc10.yaml` there shows every key. Each of
 its variants is a list of stages, commands of `hf-audioformer`, run for every seed and every cell of the grid. A stage
 with the same command, config file and settings is run once and shared, within an experiment and between them.
 

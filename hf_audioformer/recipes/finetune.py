@@ -14,6 +14,7 @@ from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerModel,
 from ..audio.augment import AudioAugmentation
 from ..data import ClipTable
 from ..data.clip_codes import codes_of_clips
+from ..data.clip_companions import first_codebooks
 from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
 from ..data.collators import CodeCollator, CompanionCollator
 from ..data.labels import class_balanced_weights
@@ -129,7 +130,7 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
     extractor = load_extractor(source, "model.checkpoint")
     if arguments.data.max_length_seconds is not None:
         extractor.max_length_seconds = arguments.data.max_length_seconds
-    companions = read_companions(arguments.mpc, source, extractor)
+    companions = read_companions(arguments.mpc, extractor, AudioFormerConfig.from_pretrained(source).hidden_size)
     trained = sorted({index for split in splits for index in split.train})
     device = None if use_cpu else state.device
     versions = codes_of_clips(
@@ -143,7 +144,8 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
         companions=companions,
     )
     if companions:
-        versions = add_companions(versions, trained, companions, arguments.mpc, extractor.num_codebooks, device)
+        versions = add_companions(versions, trained, companions, arguments.mpc, device)
+        versions = first_codebooks(versions, extractor.num_codebooks)
     prepare_output(arguments.output_dir, recipe, resume=arguments.resume, overwrite=arguments.overwrite)
 
     shared = _Shared(clips, versions, extractor, source, companions, use_cpu)
@@ -267,7 +269,7 @@ def _train(
         eval_dataset=parts["validation"] if len(parts["validation"]) else None,
         data_collator=CompanionCollator(collator) if shared.companions else collator,
         eval_collator=collator,
-        objective=contrastive_objective(settings.mpc, shared.companions),
+        objective=contrastive_objective(settings.mpc, shared.companions, "classification_loss"),
         sampling_weights=_sampling_weights(parts["train"], settings.data),
         compute_metrics=_compute_metrics,
         processing_class=extractor,

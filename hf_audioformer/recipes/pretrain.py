@@ -12,16 +12,30 @@ import torch
 from accelerate import PartialState
 from transformers import EvalPrediction, set_seed
 
-from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerForMaskedLM, assets
+from .. import (
+    AudioFormerConfig,
+    AudioFormerFeatureExtractor,
+    AudioFormerForMaskedLM,
+    AudioFormerForPreTraining,
+    AudioFormerModel,
+    assets,
+)
 from ..data import ClipTable, read_clips
 from ..data.clip_codes import codes_of_clips
 from ..data.code_dataset import CodeAugmentation, CodebookVersions, CodeDataset, CodeVersion
-from ..data.collators import MaskedCodeCollator
+from ..data.collators import CompanionCollator, MaskedCodeCollator
 from ..data.hold_out import held_out_clips, parse_hold_out
 from ..training.arguments import dump_config, parse_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints, save_final
 from ..training.codec_embeddings import start_from_codec
 from ..training.console import quiet_transformers
+from ..training.contrastive import (
+    ContrastiveArguments,
+    add_companions,
+    contrastive_objective,
+    read_companions,
+    with_codebooks_of,
+)
 from ..training.launch import check_launch, join_processes
 from ..training.masked_measures import (
     Measures,
@@ -131,6 +145,7 @@ class PretrainArguments:
     output_dir: str = field(metadata={"help": "where checkpoints and the final model go"})
     model: NetworkArguments = field(default_factory=NetworkArguments)
     mask: MaskArguments = field(default_factory=MaskArguments)
+    mpc: ContrastiveArguments = field(default_factory=ContrastiveArguments)
     training: dict[str, Any] = field(
         default_factory=lambda: dict(TRAINING_DEFAULTS), metadata={"keywords_of": "transformers.TrainingArguments"}
     )
@@ -165,10 +180,13 @@ def run(arguments: PretrainArguments) -> dict[str, Any]:
     check_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
     measures = _finished(arguments)
     if measures is None:
-        clips = _encode(arguments, None if use_cpu else state.device)
+        companions = _read_companions(arguments)
+        clips = _encode(arguments, companions, None if use_cpu else state.device)
         prepare_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
-        train = train_each if arguments.model.fusion == "each" else train_network
-        measures = train(arguments, clips, use_cpu)
+        if arguments.model.fusion == "each":
+            measures = train_each(arguments, clips, use_cpu)
+        else:
+            measures = train_network(arguments, clips, use_cpu, companions)
     if state.is_main_process:
         print(format_measures(measures["codebooks"]))
         print(f"The model is in {arguments.output_dir}")
@@ -212,14 +230,19 @@ def train_each(arguments: PretrainArguments, clips: PretrainingClips, use_cpu: b
     return measures
 
 
-def train_network(arguments: PretrainArguments, clips: PretrainingClips, use_cpu: bool) -> dict[str, Any]:
+def train_network(
+    arguments: PretrainArguments,
+    clips: PretrainingClips,
+    use_cpu: bool,
+    companions: Sequence[AudioFormerModel] = (),
+) -> dict[str, Any]:
     """Trains one network in `output_dir`, from its newest checkpoint if `resume` is set, and returns its measures."""
     folder = Path(arguments.output_dir)
     extractor = load_extractor(arguments.model)
     read = clips.codebooks_read(arguments.model)
     set_seed(arguments.seed)
-    model = build_model(arguments.model, extractor)
-    trainer = build_trainer(model, extractor, read, arguments, use_cpu)
+    model = build_model(arguments.model, extractor, AudioFormerForPreTraining if companions else AudioFormerForMaskedLM)
+    trainer = build_trainer(model, extractor, read, arguments, use_cpu, companions)
     trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder) if arguments.resume else None)
     counts = np.asarray(trainer.predict(CodeDataset(read.validation)).predictions)
     measures = _all_measures(measure_codebooks(counts, read, arguments.model, extractor.codebook_size), clips)
@@ -275,6 +298,7 @@ def build_trainer(
     clips: PretrainingClips,
     arguments: PretrainArguments,
     use_cpu: bool,
+    companions: Sequence[AudioFormerModel],
 ) -> AudioTrainer:
     """The Trainer: masks drawn anew in each epoch of training, and always the same ones for validation."""
     collator = MaskedCodeCollator(
@@ -296,15 +320,20 @@ def build_trainer(
         ),
         train_dataset=CodeDataset(clips.training, augmentation=_crop(arguments, extractor)),
         eval_dataset=CodeDataset(clips.validation),
-        data_collator=collator,
+        data_collator=CompanionCollator(collator) if companions else collator,
         eval_collator=replace(collator),
+        objective=contrastive_objective(arguments.mpc, companions, "mlm_loss"),
         compute_metrics=_masked_accuracy,
         preprocess_logits_for_metrics=masked_counts,
         processing_class=extractor,
     )
 
 
-def build_model(arguments: NetworkArguments, extractor: AudioFormerFeatureExtractor) -> AudioFormerForMaskedLM:
+def build_model(
+    arguments: NetworkArguments,
+    extractor: AudioFormerFeatureExtractor,
+    model_class: type[AudioFormerForMaskedLM] = AudioFormerForMaskedLM,
+) -> AudioFormerForMaskedLM:
     """A new network for the extractor's codes."""
     config = AudioFormerConfig(
         codebook_size=extractor.codebook_size,
@@ -319,20 +348,38 @@ def build_model(arguments: NetworkArguments, extractor: AudioFormerFeatureExtrac
         hidden_dropout=arguments.hidden_dropout,
         attention_dropout=0.0,  # any other value keeps scaled_dot_product_attention from its fast kernels
     )
-    model = AudioFormerForMaskedLM(config)
+    model = model_class(config)
     if arguments.codec_embeddings:
         start_from_codec(model, extractor.load_codec())
     return model
 
 
-def _encode(arguments: PretrainArguments, device: torch.device | None) -> PretrainingClips:
+def _read_companions(arguments: PretrainArguments) -> list[AudioFormerModel]:
+    if arguments.mpc.companions and arguments.model.fusion == "each":
+        raise ValueError(
+            "mpc.companions accompany one network, and model.fusion each trains several; train the network that they "
+            "accompany by itself (--model.num_codebooks 1 --model.fusion sum)"
+        )
+    return read_companions(arguments.mpc, load_extractor(arguments.model), arguments.model.hidden_size)
+
+
+def _encode(
+    arguments: PretrainArguments, companions: Sequence[AudioFormerModel], device: torch.device | None
+) -> PretrainingClips:
     """The codes of all sources' clips, divided at random but always in the same way."""
-    extractor = load_extractor(arguments.model)
+    extractor = with_codebooks_of(companions, load_extractor(arguments.model))
     clips: list[Sequence[CodeVersion]] = []
     for table in _read_sources(arguments.data):
-        versions = codes_of_clips(table, extractor, skip_bad=arguments.data.skip_bad, device=device)
+        versions = codes_of_clips(
+            table, extractor, skip_bad=arguments.data.skip_bad, device=device, companions=companions
+        )
         clips += [versions[index][:1] for index in sorted(versions)]  # several processes mix their order
-    return _divide(clips, arguments.data.validation_fraction, arguments.seed)
+    divided = _divide(clips, arguments.data.validation_fraction, arguments.seed)
+    if not companions:
+        return divided
+    training = dict(enumerate(divided.training))
+    compared = add_companions(training, list(training), companions, arguments.mpc, device)
+    return replace(divided, training=[compared[index] for index in training])
 
 
 def _read_sources(arguments: SourceArguments) -> list[ClipTable]:

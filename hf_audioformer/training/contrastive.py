@@ -1,4 +1,4 @@
-"""FT2 of the paper: a classifier that also learns, by MPC, what the other codebooks of a clip sound like."""
+"""FT2 of the paper: a network that also learns, by MPC, what the other codebooks of a clip sound like."""
 
 import copy
 from collections.abc import Sequence
@@ -8,10 +8,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerModel
+from .. import AudioFormerFeatureExtractor, AudioFormerModel
 from ..codes.companions import load_companions, num_codebooks_read, pool_companions
-from ..data.clip_companions import Versions, add_companion_codes, add_companion_vectors, first_codebooks
-from ..data.code_dataset import CodeVersion
+from ..data.clip_companions import Versions, add_companion_codes, add_companion_vectors
 from ..losses import Form, MultiPositiveContrastiveLoss, Similarity
 from .console import quiet_transformers
 
@@ -27,7 +26,9 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ContrastiveArguments:
-    """Contrastive fine-tuning (the paper's FT2), off without companions; a section of a recipe's YAML file.
+    """Contrastive learning beside a model's own loss, off without companions; a section of a recipe's YAML file.
+
+    In fine-tuning it is the paper's FT2; in pretraining the paper has none.
 
     Raises:
         ValueError: `alpha` outside [0, 1], or a temperature that is not positive.
@@ -37,14 +38,17 @@ class ContrastiveArguments:
         default_factory=list,
         metadata={
             "help": "folders or Hub ids of the networks of the other codebooks (the paper's C2 to C4), which stay "
-            "frozen; none: classification alone (FT1)"
+            "frozen; none: no MPC (in fine-tuning: FT1)"
         },
     )
     companion_vectors: Literal["stored", "each_step"] = field(
         default="stored",
         metadata={"help": "compute their vectors once before training, or (slower, the same loss) in each step"},
     )
-    alpha: float = field(default=0.8, metadata={"help": "loss = alpha * classification + (1 - alpha) * MPC, in [0, 1]"})
+    alpha: float = field(
+        default=0.8,
+        metadata={"help": "loss = alpha * classification (or masked modelling) + (1 - alpha) * MPC, in [0, 1]"},
+    )
     temperature: float = field(default=0.05, metadata={"help": "what similarities are divided by (the paper's tau)"})
     form: Form = field(default="supcon", metadata={"help": "formula of MPC, see hf_audioformer.losses"})
     similarity: Similarity = field(default="cosine", metadata={"help": "similarity of two vectors"})
@@ -101,28 +105,26 @@ class ContrastiveObjective:
 
 
 def contrastive_objective(
-    arguments: ContrastiveArguments, companions: Sequence[AudioFormerModel]
+    arguments: ContrastiveArguments, companions: Sequence[AudioFormerModel], own_name: str
 ) -> ContrastiveObjective | None:
-    """What FT2 trains for; None without companions, where the model's own loss is it."""
+    """What a model with companions is trained for, see `ContrastiveObjective`; without, None: its own loss is it."""
     if not companions:
         return None
     loss = MultiPositiveContrastiveLoss(
         temperature=arguments.temperature, form=arguments.form, similarity=arguments.similarity
     )
-    return ContrastiveObjective(arguments.alpha, loss, companions if arguments.companion_vectors == "each_step" else ())
+    run_each_step = companions if arguments.companion_vectors == "each_step" else ()
+    return ContrastiveObjective(arguments.alpha, loss, run_each_step, own_name)
 
 
 def read_companions(
-    arguments: ContrastiveArguments, source: str, extractor: AudioFormerFeatureExtractor
+    arguments: ContrastiveArguments, extractor: AudioFormerFeatureExtractor, hidden_size: int
 ) -> list[AudioFormerModel]:
-    """The companions of the checkpoint `source`, none without any in the settings.
+    """The companions of a network of this width, none without any in the settings.
 
     Raises:
         ValueError: As `load_companions`.
     """
-    if not arguments.companions:
-        return []
-    hidden_size = AudioFormerConfig.from_pretrained(source).hidden_size
     with quiet_transformers():  # the heads are left out
         return load_companions(arguments.companions, codebook_size=extractor.codebook_size, hidden_size=hidden_size)
 
@@ -146,17 +148,16 @@ def add_companions(
     clips: Sequence[int],
     companions: Sequence[AudioFormerModel],
     arguments: ContrastiveArguments,
-    num_codebooks: int,
     device: torch.device | None,
-) -> dict[int, Sequence[CodeVersion]]:
-    """The versions with the model's first `num_codebooks` alone, those of `clips` with what they are compared with.
+) -> Versions:
+    """The versions, those of `clips` with what they are compared with: vectors, or codes to compute them from.
 
     Vectors that come from a code store are taken as they are.
     """
-    clips = [index for index in clips if index in versions]
     if arguments.companion_vectors == "each_step":
         nn.ModuleList(companions).to(device)
-        versions = add_companion_codes(versions, clips)
-    elif any(versions[index][0].companions is None for index in clips[:1]):
-        versions = add_companion_vectors(versions, clips, companions, device=device)
-    return first_codebooks(versions, num_codebooks)
+        return add_companion_codes(versions, clips)
+    first = next((versions[index][0] for index in clips if index in versions), None)
+    if first is None or first.companions is not None:
+        return versions
+    return add_companion_vectors(versions, clips, companions, device=device)

@@ -22,6 +22,7 @@ from hf_audioformer.recipes.pretrain import (
     SourceArguments,
 )
 from hf_audioformer.training.arguments import dump_config, parse_config
+from hf_audioformer.training.contrastive import ContrastiveArguments
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -76,6 +77,41 @@ def test_measures_lie_where_a_random_network_starts(arguments: PretrainArguments
     again = pretrain.run(longer)
     for codebook in ("C1", "C2"):
         assert again["codebooks"][codebook] == pytest.approx(measures["codebooks"][codebook])  # the same masks
+
+
+@pytest.mark.invariant
+def test_contrastive_pretraining_with_companions(
+    arguments: PretrainArguments, tiny_companions: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of C1 with C2 and C3: by vectors stored or computed in each step, with a plain masked model as the outcome."""
+    alone = replace(arguments, model=replace(arguments.model, num_codebooks=1))
+    shown = {}
+    for kind in ("stored", "each_step", "off"):
+        companions = [] if kind == "off" else tiny_companions
+        mpc = ContrastiveArguments(
+            companions=companions, alpha=0.5, companion_vectors="each_step" if kind == "each_step" else "stored"
+        )
+        pretrain.run(replace(alone, mpc=mpc, output_dir=str(tmp_path / kind)))
+        shown[kind] = [line for line in capfd.readouterr().out.splitlines() if line.startswith("epoch")]
+    assert shown["stored"] == shown["each_step"]
+    assert "  mlm_loss " in shown["stored"][0]
+    assert "  mpc_loss " in shown["stored"][0]
+    assert "_loss" not in shown["off"][0].partition("validation")[0]
+    assert_same_weights(tmp_path / "stored", tmp_path / "each_step")
+    plain, contrastive = (load_file(tmp_path / kind / "model.safetensors") for kind in ("off", "stored"))
+    assert plain.keys() == contrastive.keys()
+    assert any(not torch.equal(plain[name], contrastive[name]) for name in plain)
+    assert AutoModelForMaskedLM.from_pretrained(tmp_path / "stored").config.num_codebooks == 1
+    assert AutoFeatureExtractor.from_pretrained(tmp_path / "stored").num_codebooks == 1
+
+
+@pytest.mark.fault
+def test_companions_of_several_networks_at_once_are_refused(
+    arguments: PretrainArguments, tiny_companions: list[str]
+) -> None:
+    each = replace(arguments.model, fusion="each")
+    with pytest.raises(ValueError, match=r"mpc.companions accompany one network, and model.fusion each trains several"):
+        pretrain.run(replace(arguments, model=each, mpc=ContrastiveArguments(companions=tiny_companions)))
 
 
 @pytest.mark.invariant

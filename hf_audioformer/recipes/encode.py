@@ -335,7 +335,7 @@ def _launch(arguments: EncodeArguments, plan: StorePlan) -> bool:
         from .encode_engine import launch
     except ModuleNotFoundError as error:
         raise ImportError(
-            f"--executor {arguments.executor} needs {error.name}: pip install 'hf_audioformer[encode]'"
+            f"--executor {arguments.executor} needs datatrove: pip install 'hf_audioformer[encode]'"
         ) from error
     return launch(arguments, plan)
 

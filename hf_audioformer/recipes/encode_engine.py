@@ -146,7 +146,15 @@ def _local(arguments: EncodeArguments, logs: Path) -> PipelineExecutor:
 
 
 def _ray(arguments: EncodeArguments, logs: Path) -> PipelineExecutor:
-    """On the cluster that RAY_ADDRESS names, or on this machine."""
+    """On the cluster that RAY_ADDRESS names, or on this machine.
+
+    Raises:
+        ImportError: Ray is not installed.
+    """
+    try:
+        import ray  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ImportError("--executor ray needs Ray beside datatrove: pip install ray") from error
     cluster = arguments.cluster
     return RayPipelineExecutor(
         _steps(arguments, cluster.cpus_per_task),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,26 @@ def test_a_task_refuses_clips_that_the_store_was_not_begun_with(begun: EncodeArg
         open_job(replace(begun, codec=replace(begun.codec, num_codebooks=2)))
     with pytest.raises(ValueError, match=r"other is no code store; `hf-audioformer encode` begins one"):
         open_job(replace(begun, output_dir=f"{begun.output_dir}/other"))
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("missing", "executor", "message"),
+    [
+        ("datatrove", "local", r"--executor local needs datatrove: pip install 'hf_audioformer\[encode\]'"),
+        ("ray", "ray", "--executor ray needs Ray beside datatrove: pip install ray"),
+    ],
+)
+def test_a_missing_engine_is_named(
+    missing: str, executor: Any, message: str, arguments: EncodeArguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    if missing == "datatrove":
+        monkeypatch.delitem(sys.modules, "hf_audioformer.recipes.encode_engine")
+        for module in [name for name in sys.modules if name.startswith("datatrove.")]:
+            monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(ImportError, match=message):
+        encode.run(replace(arguments, executor=executor))
 
 
 @pytest.mark.unit

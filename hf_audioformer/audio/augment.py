@@ -51,17 +51,26 @@ class AudioAugmentation:
     mixup: float = field(
         default=0.0, metadata={"help": "probability that a copy is mixed with another clip; labels are mixed alike"}
     )
+    mixup_within: str | None = field(
+        default=None,
+        metadata={"help": "column whose value two mixed clips share (fold, split), so that no test is heard"},
+    )
     mixup_weight: tuple[float, float] = field(
         default=(0.5, 1.0), metadata={"help": "range of the share of the clip itself in a mixture, in (0, 1]"}
     )
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if isinstance(value, Sequence) and value[0] > value[1]:
+            if isinstance(value, tuple) and value[0] > value[1]:
                 raise ValueError(f"{name} is {value}; the lower end must come first")
         for name in ("shift", "mixup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+        if (self.mixup > 0) != (self.mixup_within is not None):
+            raise ValueError(
+                f"mixup is {self.mixup} and mixup_within {self.mixup_within}; set both: the column says which clips "
+                "may be mixed, so that no training clip hears a tested one"
+            )
         if not (self.mixup_weight[0] > 0 and self.mixup_weight[1] <= 1):
             raise ValueError(f"mixup_weight is {self.mixup_weight}; shares lie in (0, 1]")
         if self.speed[0] <= 0:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 
 from ..audio import Audio
-from ..audio.augment import AudioAugmentation, apply_change
+from ..audio.augment import AudioAugmentation, AudioChange, apply_change
 from ..codes import encode_clips
 from ..codes.store import ROW_COLUMN
 from ..models.audioformer.feature_extraction_audioformer import AudioFormerFeatureExtractor
 from ..models.audioformer.modeling_audioformer import AudioFormerModel
 from .clip_table import ClipTable
 from .code_dataset import CodeVersion
+from .splits import Split
 
-__all__ = ["codes_of_clips", "version_loader"]
+__all__ = ["check_mixing", "codes_of_clips", "version_loader"]
 
 
 def codes_of_clips(
@@ -50,8 +53,9 @@ def codes_of_clips(
     if augmentation is None:
         return versions
     readable = sorted(set(changed) & versions.keys())
+    partners = _partners(clips, augmentation)
     for copy in range(1, augmentation.copies + 1):
-        load_copy = version_loader(clips, augmentation, seed, copy)
+        load_copy = version_loader(clips, augmentation, seed, copy, partners)
 
         def load_readable(position: int, load: Callable[[int], Audio] = load_copy) -> Audio:
             return load(readable[position])
@@ -65,14 +69,63 @@ def codes_of_clips(
             description=f"encode changed copy {copy}",
         )
         for position, ids in again.input_ids.items():
-            versions[readable[position]].append(CodeVersion(ids))
+            index = readable[position]
+            change = augmentation.draw(seed, copy - 1, index, partners[index])
+            versions[index].append(CodeVersion(ids, targets=_mixed_targets(clips, index, change)))
     return versions
 
 
 def version_loader(
-    clips: ClipTable, augmentation: AudioAugmentation | None, seed: int, copy: int
+    clips: ClipTable,
+    augmentation: AudioAugmentation | None,
+    seed: int,
+    copy: int,
+    partners: Sequence[Sequence[int]] | None = None,
 ) -> Callable[[int], Audio]:
-    """Gives clip `index` as it is for copy 0, otherwise as its changed copy 1, 2, ..."""
+    """Gives clip `index` as it is for copy 0, otherwise as its changed copy 1, 2, ..., mixed with one of its partners
+    where the augmentation says so."""
     if augmentation is None or copy == 0:
         return clips.load
-    return lambda index: apply_change(clips.load(index), augmentation.draw(seed, copy - 1, index))
+
+    def load(index: int) -> Audio:
+        change = augmentation.draw(seed, copy - 1, index, partners[index] if partners else ())
+        partner = None if change.partner is None else clips.load(change.partner)
+        return apply_change(clips.load(index), change, partner)
+
+    return load
+
+
+def check_mixing(clips: ClipTable, splits: Sequence[Split], augmentation: AudioAugmentation) -> None:
+    """Raises a ValueError if a training clip could be mixed with one of the validation or test part of its split."""
+    if augmentation.mixup_within is None:
+        return
+    values = clips.column(augmentation.mixup_within)
+    for split in splits:
+        shared = {values[index] for index in split.train} & {values[i] for i in (*split.validation, *split.test)}
+        if shared:
+            raise ValueError(
+                f"augmentation.mixup_within is {augmentation.mixup_within!r}, and its value {min(shared)!r} lies on "
+                f"both sides of the split {split.name!r}: training clips would hear tested ones. Name the column that "
+                "splits them, or the one that split.group_column keeps together."
+            )
+
+
+def _partners(clips: ClipTable, augmentation: AudioAugmentation) -> list[list[int]]:
+    """For each clip those that it may be mixed with: the others that have its value of the column `mixup_within`."""
+    if augmentation.mixup_within is None:
+        return [[]] * len(clips)
+    values = clips.column(augmentation.mixup_within)
+    members: dict[Any, list[int]] = {}
+    for index, value in enumerate(values):
+        members.setdefault(value, []).append(index)
+    return [[other for other in members[value] if other != index] for index, value in enumerate(values)]
+
+
+def _mixed_targets(clips: ClipTable, index: int, change: AudioChange) -> np.ndarray | None:
+    """The labels of a mixture, float32 (classes,), by the shares of its two clips; None for a clip alone."""
+    if change.partner is None:
+        return None
+    targets = clips.targets([index, change.partner])
+    if targets.ndim == 1:
+        targets = np.eye(len(clips.label_names), dtype=np.float32)[targets]
+    return change.weight * targets[0] + np.float32(1 - change.weight) * targets[1]

@@ -13,7 +13,7 @@ from transformers import EarlyStoppingCallback, EvalPrediction, TrainingArgument
 from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerModel, assets
 from ..audio.augment import AudioAugmentation
 from ..data import ClipTable
-from ..data.clip_codes import codes_of_clips
+from ..data.clip_codes import check_mixing, codes_of_clips
 from ..data.clip_companions import first_codebooks
 from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
 from ..data.collators import CodeCollator, CompanionCollator
@@ -124,6 +124,7 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
     check_output(arguments.output_dir, recipe, resume=arguments.resume, overwrite=arguments.overwrite)
     clips = read(arguments.data)
     splits = make_splits(clips, arguments.split)
+    check_mixing(clips, splits, arguments.augmentation)
     _check_early_stopping(arguments, splits)
     source = arguments.model.checkpoint or assets.checkpoint_folder()
     _check_codebooks(arguments, source)

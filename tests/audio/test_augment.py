@@ -82,7 +82,7 @@ def test_a_partner_is_mixed_in_at_one_level_and_constant_power(partner_rate: int
 
 @pytest.mark.unit
 def test_partners_and_weights_are_drawn_as_often_as_said() -> None:
-    augmentation = AudioAugmentation(copies=1, mixup=0.5, mixup_weight=(0.6, 0.9))
+    augmentation = AudioAugmentation(copies=1, mixup=0.5, mixup_within="fold", mixup_weight=(0.6, 0.9))
     drawn = [augmentation.draw(0, 0, clip, partners=[7, 8, 9]) for clip in range(400)]
     mixed = [change for change in drawn if change.partner is not None]
     assert 160 < len(mixed) < 240
@@ -113,6 +113,7 @@ def test_draws_depend_on_seed_copy_and_clip_alone() -> None:
         ({"copies": -1}, "copies is -1; it must be at least 0"),
         ({"shift": 1.5}, r"shift is 1.5; it must lie in \[0, 1\]"),
         ({"mixup": -0.1}, r"mixup is -0.1; it must lie in \[0, 1\]"),
+        ({"mixup": 0.5}, "mixup is 0.5 and mixup_within None; set both"),
         ({"mixup_weight": (0.0, 1.0)}, r"mixup_weight is \(0.0, 1.0\); shares lie in \(0, 1\]"),
     ],
 )

@@ -415,7 +415,10 @@ def test_ctrl_c_says_how_to_go_on(
         ({"codec": CodecArguments(revision="main")}, "give its Hub id as codec.name"),
         ({"codec": CodecArguments(num_codebooks=9)}, "codec.num_codebooks is 9; the codec has 4"),
         ({"shard_clips": 0}, "shard_clips is 0"),
-        ({"augmentation": AudioAugmentation(copies=1, mixup=0.5)}, "a store does not know which those will be: leave"),
+        (
+            {"augmentation": AudioAugmentation(copies=1, mixup=0.5, mixup_within="fold")},
+            "a store does not know which those will be: leave",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(

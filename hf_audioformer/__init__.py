@@ -33,6 +33,7 @@ except (ImportError, OSError, RuntimeError):
 if TYPE_CHECKING:
     from .audio.io import load_audio
     from .data import read_clips
+    from .models.ast.loading_ast import ast_from_deit, ast_from_vit, load_ast
     from .models.audioformer.codec_audioformer import AudioCodec
 
 __version__ = "0.1.0"
@@ -46,6 +47,7 @@ AutoModelForPreTraining.register(AudioFormerConfig, AudioFormerForPreTraining, e
 
 _LAZY = {
     "AudioCodec": ".models.audioformer.codec_audioformer",
+    **dict.fromkeys(("ast_from_deit", "ast_from_vit", "load_ast"), ".models.ast.loading_ast"),
     "load_audio": ".audio.io",
     "read_clips": ".data",
 }
@@ -65,6 +67,9 @@ __all__ = [
     "AudioFormerForMaskedLM",
     "AudioFormerForPreTraining",
     "AudioFormerModel",
+    "ast_from_deit",
+    "ast_from_vit",
+    "load_ast",
     "load_audio",
     "read_clips",
 ]

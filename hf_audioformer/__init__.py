@@ -31,6 +31,7 @@ except (ImportError, OSError, RuntimeError):
     raise
 
 if TYPE_CHECKING:
+    from .audio.ast_features import ASTLogMelFeatureExtractor
     from .audio.io import load_audio
     from .data import read_clips
     from .models.ast.loading_ast import ast_from_deit, ast_from_vit, load_ast
@@ -46,6 +47,7 @@ AutoModelForMaskedLM.register(AudioFormerConfig, AudioFormerForMaskedLM, exist_o
 AutoModelForPreTraining.register(AudioFormerConfig, AudioFormerForPreTraining, exist_ok=True)
 
 _LAZY = {
+    "ASTLogMelFeatureExtractor": ".audio.ast_features",
     "AudioCodec": ".models.audioformer.codec_audioformer",
     **dict.fromkeys(("ast_from_deit", "ast_from_vit", "load_ast"), ".models.ast.loading_ast"),
     "load_audio": ".audio.io",
@@ -60,6 +62,7 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
+    "ASTLogMelFeatureExtractor",
     "AudioCodec",
     "AudioFormerConfig",
     "AudioFormerFeatureExtractor",

@@ -31,6 +31,7 @@ COMMANDS = {
     "accelerate-config": Command(
         "hf_audioformer.recipes.accelerate_config", "the path of a configuration for `accelerate launch --config_file`"
     ),
+    "stats": Command("hf_audioformer.recipes.stats", "mean and deviation of your clips' log-mels, for an AST"),
     "baseline": Command("hf_audioformer.recipes.baseline", "the simple classifiers that a model has to beat"),
     "doctor": Command("hf_audioformer.environment", "check the installation; a remedy for each fault"),
 }

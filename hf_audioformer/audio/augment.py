@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 import numpy as np
 import torch
 
-from ..models.audioformer.feature_extraction_audioformer import resample
+from ..models.audioformer.waveform_audioformer import resample
 from .io import Audio
 
 __all__ = ["AudioAugmentation", "AudioChange", "apply_change"]

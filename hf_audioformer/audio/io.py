@@ -95,7 +95,7 @@ def _check_complete(num_samples: int, promised: int, log: str, name: str) -> Non
 def _resample(waveform: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     import torch
 
-    from ..models.audioformer.feature_extraction_audioformer import resample
+    from ..models.audioformer.waveform_audioformer import resample
 
     if new_rate <= 0:
         raise ValueError(f"sampling_rate must be a positive number of Hz, got {new_rate}")

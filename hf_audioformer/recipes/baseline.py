@@ -18,7 +18,7 @@ from ..audio.io import Audio
 from ..audio.log_mel import log_mel
 from ..data.readers import read_clips
 from ..data.splits import SplitArguments, make_splits
-from ..models.audioformer.feature_extraction_audioformer import resample
+from ..models.audioformer.waveform_audioformer import resample
 
 __all__ = ["bag_of_codes_baseline", "log_mel_baseline"]
 

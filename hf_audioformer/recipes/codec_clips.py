@@ -9,7 +9,8 @@ from torch import Tensor
 from ..audio.io import Audio, load_audio
 from ..data.hold_out import HoldOut, held_out_clips, parse_hold_out
 from ..data.readers import AUDIO_SUFFIXES, read_clips
-from ..models.audioformer.feature_extraction_audioformer import LEVEL_FLOOR_DBFS, resample
+from ..models.audioformer.feature_extraction_audioformer import LEVEL_FLOOR_DBFS
+from ..models.audioformer.waveform_audioformer import resample
 
 __all__ = ["load_waveforms", "set_level"]
 

@@ -15,7 +15,7 @@ from ..audio.io import Audio
 from ..audio.log_mel import log_mel
 from ..data.readers import read_clips
 from ..models.audioformer.codec_audioformer import AudioCodec
-from ..models.audioformer.feature_extraction_audioformer import resample
+from ..models.audioformer.waveform_audioformer import resample
 from ..training.arguments import parse_config
 from .baseline import bag_of_codes_baseline
 from .codec_clips import load_waveforms, set_level

@@ -16,12 +16,12 @@ from .. import AudioFormerFeatureExtractor
 from ..data import ClipTable
 from ..data.clip_codes import codes_of_clips
 from ..data.collators import CodeCollator
-from ..models.audioformer.feature_extraction_audioformer import resample
+from ..models.audioformer.waveform_audioformer import resample
 from ..training.arguments import parse_config
 from ..training.console import quiet_transformers
 from ..training.launch import check_launch
 from .evaluation_report import METRICS_FILE, ScoredClips, measure, summary, write_report
-from .inputs import ReadingArguments, read
+from .inputs import ReadingArguments, SubsetArguments, read, subset
 
 __all__ = ["EvaluateArguments", "main", "run"]
 
@@ -36,20 +36,6 @@ class EvaluationClips(ReadingArguments):
     max_length_seconds: float | None = field(
         default=None, metadata={"help": "cut longer clips at the end (AudioFormer only)"}
     )
-
-
-@dataclass(frozen=True)
-class SubsetArguments:
-    """Which of the clips: all by default."""
-
-    column: str | None = field(default=None, metadata={"help": "only clips with one of split.values in this column"})
-    values: list[str | int] = field(default_factory=list, metadata={"help": "the values of split.column to keep"})
-
-    def __post_init__(self) -> None:
-        if (self.column is None) != (not self.values):
-            raise ValueError(
-                f"split.column={self.column!r} and split.values={self.values} go together: a column and what to keep"
-            )
 
 
 @dataclass(frozen=True)
@@ -88,7 +74,7 @@ def run(arguments: EvaluateArguments) -> dict[str, Any]:
         raise FileExistsError(
             f"{folder} holds an earlier evaluation. Replace it with --overwrite true, or name another."
         )
-    clips = _subset(read(arguments.data), arguments.split)
+    clips = subset(read(arguments.data), arguments.split)
     model, extractor = load_classifier(arguments.model, _device(arguments.device))
     config: Any = model.config
     names = [config.id2label[index] for index in range(config.num_labels)]
@@ -226,23 +212,6 @@ def _features(clips: ClipTable, index: int, extractor: Any) -> dict[str, Tensor]
 
 def _chunks(indices: Sequence[int], size: int) -> Iterator[list[int]]:
     return (list(indices[start : start + size]) for start in range(0, len(indices), size))
-
-
-def _subset(clips: ClipTable, split: SubsetArguments) -> ClipTable:
-    """The clips with one of the values in the column.
-
-    Raises:
-        ValueError: No such column, or a value that no clip has.
-    """
-    if split.column is None:
-        return clips
-    found = [str(value) for value in clips.column(split.column)]
-    missing = [value for value in map(str, split.values) if value not in found]
-    if missing:
-        raise ValueError(
-            f"split.values: no clip has {missing[0]!r} in column {split.column!r}; there are {sorted(set(found))[:10]}"
-        )
-    return clips.select([index for index, value in enumerate(found) if value in map(str, split.values)])
 
 
 def _device(name: str | None) -> torch.device:

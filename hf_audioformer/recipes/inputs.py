@@ -8,7 +8,7 @@ from .. import AudioFormerFeatureExtractor
 from ..data import ClipTable, read_clips
 from ..training.console import quiet_transformers
 
-__all__ = ["ReadingArguments", "load_extractor", "read"]
+__all__ = ["ReadingArguments", "SubsetArguments", "load_extractor", "read", "subset"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,20 @@ class ReadingArguments:
     revision: str | None = field(default=None, metadata={"help": "revision of a data set from the Hub"})
 
 
+@dataclass(frozen=True)
+class SubsetArguments:
+    """Which of the clips: all by default."""
+
+    column: str | None = field(default=None, metadata={"help": "only clips with one of split.values in this column"})
+    values: list[str | int] = field(default_factory=list, metadata={"help": "the values of split.column to keep"})
+
+    def __post_init__(self) -> None:
+        if (self.column is None) != (not self.values):
+            raise ValueError(
+                f"split.column={self.column!r} and split.values={self.values} go together: a column and what to keep"
+            )
+
+
 def read(arguments: ReadingArguments) -> ClipTable:
     """The clips that the arguments name, read by `read_clips`.
 
@@ -44,6 +58,23 @@ def read(arguments: ReadingArguments) -> ClipTable:
         hub_config=arguments.hub_config,
         revision=arguments.revision,
     )
+
+
+def subset(clips: ClipTable, split: SubsetArguments) -> ClipTable:
+    """The clips with one of the values in the column.
+
+    Raises:
+        ValueError: No such column, or a value that no clip has.
+    """
+    if split.column is None:
+        return clips
+    found = [str(value) for value in clips.column(split.column)]
+    missing = [value for value in map(str, split.values) if value not in found]
+    if missing:
+        raise ValueError(
+            f"split.values: no clip has {missing[0]!r} in column {split.column!r}; there are {sorted(set(found))[:10]}"
+        )
+    return clips.select([index for index, value in enumerate(found) if value in map(str, split.values)])
 
 
 def load_extractor(checkpoint: str, argument: str) -> AudioFormerFeatureExtractor:

@@ -26,8 +26,9 @@ from hf_audioformer import AudioFormerFeatureExtractor, AudioFormerForAudioClass
 from hf_audioformer.data.splits import SplitArguments
 from hf_audioformer.metrics import classification_metrics
 from hf_audioformer.recipes import evaluate, finetune
-from hf_audioformer.recipes.evaluate import EvaluateArguments, EvaluationClips, SubsetArguments
+from hf_audioformer.recipes.evaluate import EvaluateArguments, EvaluationClips
 from hf_audioformer.recipes.finetune import DataArguments, FinetuneArguments, ModelArguments
+from hf_audioformer.recipes.inputs import SubsetArguments
 from hf_audioformer.training.checkpoints import save_final
 
 from ..fixtures_recipes import PITCHES_HZ, SAMPLING_RATE, tiny_config, tone

@@ -1,10 +1,8 @@
 """AudioFormer feature extractor: waveforms in, codes of a neural audio codec out."""
 
 import copy
-import math
 import os
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,24 +14,17 @@ from transformers.utils import TensorType
 
 from .codec_audioformer import AudioCodec
 from .configuration_audioformer import special_token_id
+from .waveform_audioformer import Waveform, as_clips, as_float_tensor, as_mono, leave_parents_threads, resample
 
 DEFAULT_CODEC = "facebook/encodec_24khz"
 DEFAULT_CODEC_REVISION = "c1dbe2ae3f1de713481a3b3e7c47f357092ee040"
 CODEC_SUBFOLDER = "codec"
 CODEC_HUB_OPTIONS = ("token", "cache_dir", "local_files_only")
 
-# More channels than any recording has: an axis this long holds samples.
-MAX_CHANNELS = 64
 # The quietest level that `rms_level_dbfs` lifts: digital silence stays silence and hiss does not become a roar.
 LEVEL_FLOOR_DBFS = -80.0
 # Seconds of audio per forward pass of the codec on an accelerator, which bounds its memory.
 BATCH_SECONDS = 320.0
-# Weights of the largest resampling filter (400 MB); all rates in use need far fewer.
-MAX_RESAMPLER_WEIGHTS = 100_000_000
-
-_IMPORTING_PROCESS = os.getpid()
-
-Waveform = np.ndarray | torch.Tensor | Sequence[float]
 
 
 class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
@@ -190,15 +181,14 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
                 f"sampling_rate is required: say at which rate, in Hz, the audio was sampled (the codec runs at "
                 f"{self.sampling_rate} Hz; other rates are resampled)."
             )
-        if os.getpid() != _IMPORTING_PROCESS:
-            torch.set_num_threads(1)  # a forked worker hangs in the thread pool that its parent has started
+        leave_parents_threads()
         limit = self._limit_samples(self.max_length_seconds if max_length_seconds is None else max_length_seconds)
         cut = limit if truncation or truncation is None else None
         if (truncation or padding == "max_length") and limit is None:
             raise ValueError("truncation and padding='max_length' need max_length_seconds, here or in the extractor.")
 
         clips = [
-            self._prepare(clip, index, sampling_rate, channel_axis)[:cut] for index, clip in enumerate(_as_clips(audio))
+            self._prepare(clip, index, sampling_rate, channel_axis)[:cut] for index, clip in enumerate(as_clips(audio))
         ]
         features = BatchFeature({"input_ids": [self.tokens(codes) for codes in self._encode(clips, device)]})
         return self.pad(
@@ -345,7 +335,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
 
     def _prepare(self, clip: Waveform, index: int, sampling_rate: int, channel_axis: int | None) -> torch.Tensor:
         """One clip as a checked float32 waveform (samples,) at the codec's rate and level."""
-        waveform = _as_mono(_as_float_tensor(clip, index), index, channel_axis)
+        waveform = as_mono(as_float_tensor(clip, index).cpu(), index, channel_axis)
         waveform = resample(waveform, sampling_rate, self.sampling_rate)
         if len(waveform) < self.hop_length:
             raise ValueError(
@@ -376,81 +366,6 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
         longest = max(map(len, clips))
         size = max(1, int(BATCH_SECONDS * self.sampling_rate / longest))
         return [clips[start : start + size] for start in range(0, len(clips), size)]
-
-
-def resample(waveform: torch.Tensor, orig_rate: int, new_rate: int) -> torch.Tensor:
-    """Resamples the last axis of a waveform, (..., samples), from one rate in Hz to another with torchaudio."""
-    if orig_rate < 1 or int(orig_rate) != orig_rate:
-        raise ValueError(f"a sampling rate is a positive whole number of Hz; found {orig_rate}.")
-    if orig_rate == new_rate:
-        return waveform
-    common = math.gcd(int(orig_rate), new_rate)
-    if (orig_rate // common) * (new_rate // common) > MAX_RESAMPLER_WEIGHTS:
-        raise ValueError(
-            f"{orig_rate} and {new_rate} Hz have too small a common divisor ({common}) to resample; is {orig_rate} Hz "
-            "meant? Otherwise resample to a rate such as 16000 or 44100 first."
-        )
-    return _resampler(int(orig_rate), int(new_rate))(waveform)
-
-
-@lru_cache(maxsize=16)
-def _resampler(orig_rate: int, new_rate: int) -> torch.nn.Module:
-    from torchaudio.transforms import Resample
-
-    return Resample(orig_rate, new_rate)
-
-
-def _as_clips(audio: Waveform | Sequence[Waveform]) -> list[Waveform]:
-    """A list of clips from one clip or several."""
-    if isinstance(audio, (np.ndarray, torch.Tensor)):
-        return [audio]
-    if not isinstance(audio, (list, tuple)):
-        raise ValueError(
-            f"audio is {type(audio).__name__}; allowed: numpy array, torch tensor, list of floats or of clips."
-        )
-    if not audio:
-        raise ValueError("audio is an empty list; give at least one clip.")
-    return [audio] if np.ndim(audio[0]) == 0 else list(audio)
-
-
-def _as_float_tensor(clip: Waveform, index: int) -> torch.Tensor:
-    """A clip of floats as a float32 CPU tensor without NaN or inf."""
-    waveform = clip.detach().cpu() if isinstance(clip, torch.Tensor) else torch.as_tensor(np.array(clip))
-    if not waveform.is_floating_point():
-        raise ValueError(
-            f"clip {index} is {str(waveform.dtype).removeprefix('torch.')}; samples must be floats, nominally in "
-            "[-1, 1]. Divide integer PCM by its full scale (int16: 32768)."
-        )
-    waveform = waveform.float()
-    if waveform.numel() == 0:
-        raise ValueError(f"clip {index} is empty (shape {tuple(waveform.shape)}); leave it out.")
-    finite = torch.isfinite(waveform)
-    if not finite.all():
-        raise ValueError(
-            f"clip {index} has {int((~finite).sum())} samples that are NaN or infinite, the first at "
-            f"{int((~finite).flatten().nonzero()[0])}; repair or leave out the file it came from."
-        )
-    return waveform
-
-
-def _as_mono(waveform: torch.Tensor, index: int, channel_axis: int | None) -> torch.Tensor:
-    """Means the channels of a clip; refuses a second axis whose meaning was not said."""
-    if waveform.dim() == 1:
-        return waveform
-    shape = tuple(waveform.shape)
-    if waveform.dim() != 2:
-        raise ValueError(f"clip {index} has shape {shape}; a clip is (samples,) or has one more axis of channels.")
-    if channel_axis is None:
-        raise ValueError(
-            f"clip {index} has shape {shape}: for one clip with channels say channel_axis={int(shape[0] > shape[1])}, "
-            "for a batch of mono clips give a list of one-dimensional clips."
-        )
-    if channel_axis not in (-2, -1, 0, 1) or shape[channel_axis] > MAX_CHANNELS:
-        raise ValueError(
-            f"clip {index} has shape {shape} and channel_axis is {channel_axis}; it must be 0 or 1 and hold at most "
-            f"{MAX_CHANNELS} channels. Is it the other axis?"
-        )
-    return waveform.mean(dim=channel_axis)
 
 
 __all__ = ["AudioFormerFeatureExtractor"]

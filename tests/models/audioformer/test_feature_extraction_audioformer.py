@@ -23,7 +23,8 @@ from transformers import AutoFeatureExtractor, pipeline
 
 from hf_audioformer import AudioFormerFeatureExtractor, AudioFormerForAudioClassification, load_audio
 from hf_audioformer.assets import codec_folder
-from hf_audioformer.models.audioformer.feature_extraction_audioformer import DEFAULT_CODEC_REVISION, resample
+from hf_audioformer.models.audioformer.feature_extraction_audioformer import DEFAULT_CODEC_REVISION
+from hf_audioformer.models.audioformer.waveform_audioformer import resample
 
 from ...fixtures_codec import varied_sound
 from . import encode_in_workers

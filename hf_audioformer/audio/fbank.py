@@ -1,0 +1,115 @@
+"""Kaldi's log-mel filterbank in plain torch: the features of the Audio Spectrogram Transformer."""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+__all__ = ["HOP_SECONDS", "WINDOW_SECONDS", "kaldi_log_mel", "log_mels_of_clips", "num_frames", "samples_of_frames"]
+
+WINDOW_SECONDS = 0.025
+HOP_SECONDS = 0.010
+PREEMPHASIS = 0.97
+LOWEST_HZ = 20.0
+# Clips per pass on an accelerator, which bounds its memory: 64 of 10 s take 0.4 GB.
+ACCELERATOR_BATCH_SIZE = 64
+
+
+def num_frames(num_samples: int, sampling_rate: int) -> int:
+    """The frames that lie within a waveform entirely; 0 if it is shorter than one."""
+    window, hop = _window_and_hop(sampling_rate)
+    return 0 if num_samples < window else 1 + (num_samples - window) // hop
+
+
+def samples_of_frames(start: int, frames: int, sampling_rate: int) -> slice:
+    """The samples that frames `start` to `start + frames` are made of."""
+    window, hop = _window_and_hop(sampling_rate)
+    return slice(start * hop, (start + frames - 1) * hop + window)
+
+
+def kaldi_log_mel(waveform: Tensor, sampling_rate: int, num_mel_bins: int = 128) -> Tensor:
+    """Natural logarithm of the mel power of each frame, (..., frames, num_mel_bins), on the waveform's device.
+
+    Equal to `torchaudio.compliance.kaldi.fbank(..., htk_compat=True, window_type="hanning", dither=0)` of each clip:
+    frames of 25 ms every 10 ms, of which each loses its mean and is preemphasised; frames that do not fit are dropped.
+    Clips of several lengths may be padded behind: the first `num_frames` of each are its own.
+
+    The order of operations is that of Kaldi. Preemphasis of the whole waveform would be faster by a tenth, and differ
+    by 0.02 between the harmonics of a pure tone, where single precision ends.
+
+    Args:
+        waveform: floating point (..., samples), full scale is 1.
+        sampling_rate: in Hz.
+        num_mel_bins: triangular filters from 20 Hz to half the sampling rate.
+
+    Raises:
+        ValueError: if `waveform` is not floating point or shorter than a frame.
+
+    Source: torchaudio/compliance/kaldi.py; feature_extraction_audio_spectrogram_transformer.py of Transformers.
+    """
+    window_samples, hop_samples = _window_and_hop(sampling_rate)
+    if not waveform.is_floating_point() or waveform.ndim == 0 or waveform.shape[-1] < window_samples:
+        raise ValueError(
+            f"waveform has shape {tuple(waveform.shape)} and dtype {waveform.dtype}; expected floating point "
+            f"(..., samples) with at least one frame, {window_samples} samples at {sampling_rate} Hz"
+        )
+    fft_samples = 2 ** math.ceil(math.log2(window_samples))
+    window = torch.hann_window(window_samples, periodic=False, dtype=waveform.dtype, device=waveform.device)
+    filters = _filterbank(num_mel_bins, fft_samples, sampling_rate, waveform.device, waveform.dtype)
+    frames = waveform.unfold(-1, window_samples, hop_samples)
+    frames = frames - frames.mean(-1, keepdim=True)
+    preemphasised = frames.new_zeros(*frames.shape[:-1], fft_samples)
+    inner = preemphasised[..., 1:window_samples]  # the window is 0 at both ends
+    torch.sub(frames[..., 1:], PREEMPHASIS * frames[..., :-1], out=inner)
+    inner *= window[1:]
+    squares = torch.view_as_real(torch.fft.rfft(preemphasised)).square_()
+    power = squares[..., 0] + squares[..., 1]
+    return (power @ filters).clamp_(min=torch.finfo(waveform.dtype).eps).log_()
+
+
+def log_mels_of_clips(
+    waveforms: Sequence[Tensor], sampling_rate: int, num_mel_bins: int = 128, batch_size: int | None = None
+) -> list[Tensor]:
+    """`kaldi_log_mel` of clips of any lengths, (frames, num_mel_bins) each.
+
+    `batch_size` clips are computed together; by default one on a CPU, whose caches a batch does not fit, and 64
+    elsewhere.
+
+    Raises:
+        ValueError: as `kaldi_log_mel`.
+    """
+    if batch_size is None:
+        batch_size = 1 if waveforms[0].device.type == "cpu" else ACCELERATOR_BATCH_SIZE
+    features: list[Tensor] = []
+    for start in range(0, len(waveforms), batch_size):
+        batch = list(waveforms[start : start + batch_size])
+        padded = kaldi_log_mel(pad_sequence(batch, batch_first=True), sampling_rate, num_mel_bins)
+        features += [row[: num_frames(len(clip), sampling_rate)] for row, clip in zip(padded, batch, strict=True)]
+    return features
+
+
+def _window_and_hop(sampling_rate: int) -> tuple[int, int]:
+    """Samples of a frame, and from frame to frame; rounded down, as Kaldi does."""
+    return int(sampling_rate * WINDOW_SECONDS), int(sampling_rate * HOP_SECONDS)
+
+
+@lru_cache(maxsize=16)
+def _filterbank(
+    num_mel_bins: int, fft_samples: int, sampling_rate: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Triangles of height 1 in mel (not in Hz), evenly spaced: (fft_samples // 2 + 1, num_mel_bins).
+
+    In single precision, as Kaldi and torchaudio have it: exact triangles give features that differ by 1e-4.
+    """
+    lowest, highest = (1127 * math.log(1 + hz / 700) for hz in (LOWEST_HZ, sampling_rate / 2))
+    width = (highest - lowest) / (num_mel_bins + 1)
+    index = torch.arange(num_mel_bins)
+    left, centre, right = (lowest + (index + offset) * width for offset in (0.0, 1.0, 2.0))
+    frequencies_hz = sampling_rate / fft_samples * torch.arange(fft_samples // 2)  # half the sampling rate is left out
+    frequencies = 1127 * (1 + frequencies_hz[:, None] / 700).log()
+    filters = torch.minimum((frequencies - left) / (centre - left), (right - frequencies) / (right - centre))
+    return F.pad(filters.clamp(min=0), (0, 0, 0, 1)).to(device, dtype)

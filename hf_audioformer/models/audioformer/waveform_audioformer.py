@@ -1,0 +1,102 @@
+"""Clips as users give them, made into checked mono waveforms at the rate that a feature extractor wants."""
+
+import math
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+# More channels than any recording has: an axis this long holds samples.
+MAX_CHANNELS = 64
+# Weights of the largest resampling filter (400 MB); all rates in use need far fewer.
+MAX_RESAMPLER_WEIGHTS = 100_000_000
+
+_IMPORTING_PROCESS = os.getpid()
+
+Waveform = np.ndarray | torch.Tensor | Sequence[float]
+
+
+def leave_parents_threads() -> None:
+    """Keeps a forked worker from hanging in the thread pool that its parent has started."""
+    if os.getpid() != _IMPORTING_PROCESS:
+        torch.set_num_threads(1)
+
+
+def resample(waveform: torch.Tensor, orig_rate: int, new_rate: int) -> torch.Tensor:
+    """Resamples the last axis of a waveform, (..., samples), from one rate in Hz to another with torchaudio."""
+    if orig_rate < 1 or int(orig_rate) != orig_rate:
+        raise ValueError(f"a sampling rate is a positive whole number of Hz; found {orig_rate}.")
+    if orig_rate == new_rate:
+        return waveform
+    common = math.gcd(int(orig_rate), new_rate)
+    if (orig_rate // common) * (new_rate // common) > MAX_RESAMPLER_WEIGHTS:
+        raise ValueError(
+            f"{orig_rate} and {new_rate} Hz have too small a common divisor ({common}) to resample; is {orig_rate} Hz "
+            "meant? Otherwise resample to a rate such as 16000 or 44100 first."
+        )
+    return _resampler(int(orig_rate), int(new_rate), waveform.device)(waveform)
+
+
+@lru_cache(maxsize=16)
+def _resampler(orig_rate: int, new_rate: int, device: torch.device) -> torch.nn.Module:
+    from torchaudio.transforms import Resample
+
+    return Resample(orig_rate, new_rate).to(device)
+
+
+def as_clips(audio: Waveform | Sequence[Waveform]) -> list[Waveform]:
+    """A list of clips from one clip or several."""
+    if isinstance(audio, (np.ndarray, torch.Tensor)):
+        return [audio]
+    if not isinstance(audio, (list, tuple)):
+        raise ValueError(
+            f"audio is {type(audio).__name__}; allowed: numpy array, torch tensor, list of floats or of clips."
+        )
+    if not audio:
+        raise ValueError("audio is an empty list; give at least one clip.")
+    return [audio] if np.ndim(audio[0]) == 0 else list(audio)
+
+
+def as_float_tensor(clip: Waveform, index: int) -> torch.Tensor:
+    """A clip of floats as a float32 tensor, where it is, without NaN or inf."""
+    waveform = clip.detach() if isinstance(clip, torch.Tensor) else torch.as_tensor(np.array(clip))
+    if not waveform.is_floating_point():
+        raise ValueError(
+            f"clip {index} is {str(waveform.dtype).removeprefix('torch.')}; samples must be floats, nominally in "
+            "[-1, 1]. Divide integer PCM by its full scale (int16: 32768)."
+        )
+    waveform = waveform.float()
+    if waveform.numel() == 0:
+        raise ValueError(f"clip {index} is empty (shape {tuple(waveform.shape)}); leave it out.")
+    finite = torch.isfinite(waveform)
+    if not finite.all():
+        raise ValueError(
+            f"clip {index} has {int((~finite).sum())} samples that are NaN or infinite, the first at "
+            f"{int((~finite).flatten().nonzero()[0])}; repair or leave out the file it came from."
+        )
+    return waveform
+
+
+def as_mono(waveform: torch.Tensor, index: int, channel_axis: int | None) -> torch.Tensor:
+    """Means the channels of a clip; refuses a second axis whose meaning was not said."""
+    if waveform.dim() == 1:
+        return waveform
+    shape = tuple(waveform.shape)
+    if waveform.dim() != 2:
+        raise ValueError(f"clip {index} has shape {shape}; a clip is (samples,) or has one more axis of channels.")
+    if channel_axis is None:
+        raise ValueError(
+            f"clip {index} has shape {shape}: for one clip with channels say channel_axis={int(shape[0] > shape[1])}, "
+            "for a batch of mono clips give a list of one-dimensional clips."
+        )
+    if channel_axis not in (-2, -1, 0, 1) or shape[channel_axis] > MAX_CHANNELS:
+        raise ValueError(
+            f"clip {index} has shape {shape} and channel_axis is {channel_axis}; it must be 0 or 1 and hold at most "
+            f"{MAX_CHANNELS} channels. Is it the other axis?"
+        )
+    return waveform.mean(dim=channel_axis)
+
+
+__all__ = ["Waveform", "as_clips", "as_float_tensor", "as_mono", "leave_parents_threads", "resample"]

@@ -1,0 +1,169 @@
+"""Mean and standard deviation of the log-mels of clips, for the normalisation of an Audio Spectrogram Transformer.
+
+Every frame of every clip counts once and none of padding does. Writes `preprocessor_config.json`, which both
+ASTFeatureExtractor of Transformers and ASTLogMelFeatureExtractor load, and `stats.json`.
+"""
+
+import json
+import logging
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..audio.ast_features import ASTLogMelFeatureExtractor
+from ..codes.encoding import check_bad_share
+from ..data import ClipTable
+from ..training.arguments import parse_config
+from ..training.launch import check_launch
+from .inputs import ReadingArguments, SubsetArguments, read, subset
+
+__all__ = ["STATS_FILE", "Moments", "StatsArguments", "log_mel_moments", "main", "run"]
+
+logger = logging.getLogger(__name__)
+
+STATS_FILE = "stats.json"
+
+
+@dataclass(frozen=True)
+class StatsClips(ReadingArguments):
+    """Which clips, and what is done with bad ones."""
+
+    skip_bad: bool = field(
+        default=True, metadata={"help": "leave out clips that cannot be read, up to a fifth of all, and list them"}
+    )
+
+
+@dataclass(frozen=True)
+class StatsArguments:
+    """All settings of the recipe."""
+
+    data: StatsClips
+    output_dir: str = field(metadata={"help": "where preprocessor_config.json and stats.json go"})
+    split: SubsetArguments = field(default_factory=SubsetArguments)
+    extractor: str | None = field(
+        default=None, metadata={"help": "folder or Hub id of an AST whose other settings are kept; default: AST's own"}
+    )
+    overwrite: bool = field(default=False, metadata={"help": "replace earlier statistics in output_dir"})
+
+
+@dataclass(frozen=True)
+class Moments:
+    """How many values there were, their mean, and the sum of their squared deviations from it."""
+
+    count: int = 0
+    mean: float = 0.0
+    squared_deviations: float = 0.0
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Self:
+        """The moments of an array of any shape, in double precision."""
+        exact = values.astype(np.float64)
+        mean = exact.mean()
+        return cls(exact.size, float(mean), float(np.square(exact - mean).sum()))
+
+    def merged(self, other: "Moments") -> "Moments":
+        """The moments of both sets of values together.
+
+        Source: Chan, Golub and LeVeque 1979, Updating formulae and a pairwise algorithm for computing sample variances.
+        """
+        count = self.count + other.count
+        if count == 0:
+            return self
+        distance = other.mean - self.mean
+        return Moments(
+            count,
+            self.mean + distance * other.count / count,
+            self.squared_deviations + other.squared_deviations + distance**2 * self.count * other.count / count,
+        )
+
+    @property
+    def std(self) -> float:
+        """The standard deviation of the values themselves (divided by their number)."""
+        return math.sqrt(self.squared_deviations / self.count)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the recipe from a config file and command-line options."""
+    run(parse_config(StatsArguments, argv, description=__doc__ or ""))
+
+
+def run(arguments: StatsArguments) -> dict[str, Any]:
+    """Measures the clips; returns and prints what it leaves as `stats.json` in `output_dir`.
+
+    Raises:
+        FileExistsError: `output_dir` holds a preprocessor already and `overwrite` is not set.
+        ValueError: Too many clips cannot be read, or all their frames are the same.
+    """
+    check_launch(1)
+    folder = Path(arguments.output_dir)
+    if (folder / "preprocessor_config.json").exists() and not arguments.overwrite:
+        raise FileExistsError(
+            f"{folder} holds a preprocessor already. Replace it with --overwrite true, or name another."
+        )
+    clips = subset(read(arguments.data), arguments.split)
+    extractor = _extractor(arguments.extractor)
+    moments, failures = log_mel_moments(clips, extractor, skip_bad=arguments.data.skip_bad)
+    if moments.std == 0:
+        raise ValueError(f"{arguments.data.source}: all frames of the clips are the same (silence?); check the files")
+    extractor.mean, extractor.std = moments.mean, moments.std
+    report = {
+        "mean": moments.mean,
+        "std": moments.std,
+        "frames": moments.count // extractor.num_mel_bins,
+        "clips": len(clips) - len(failures),
+        "clips_skipped": failures,
+        "settings": asdict(arguments),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    extractor.save_pretrained(folder)
+    (folder / STATS_FILE).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(
+        f"mean {moments.mean:.7f}, std {moments.std:.7f} over {report['frames']} frames of {report['clips']} clips\n"
+        f"They are in {folder / 'preprocessor_config.json'}"
+    )
+    return report
+
+
+def log_mel_moments(
+    clips: ClipTable, extractor: ASTLogMelFeatureExtractor, *, skip_bad: bool = False
+) -> tuple[Moments, dict[str, str]]:
+    """The moments of all log-mels of the clips, one clip in memory at a time; and why others failed, by their id.
+
+    Raises:
+        ValueError: A clip cannot be used (the message names it), or with `skip_bad` more than a fifth of them cannot.
+    """
+    moments = Moments()
+    failures: dict[str, str] = {}
+    for index, clip_id in enumerate(tqdm(clips.ids, desc="stats", unit="clip", dynamic_ncols=True)):
+        try:
+            audio = clips.load(index)
+            (log_mel,) = extractor.log_mels(audio["array"], audio["sampling_rate"])
+        except (ValueError, OSError) as error:
+            reason = str(error) if clip_id in str(error) else f"{clip_id}: {error}"
+            if not skip_bad:
+                raise ValueError(f"{reason} (--data.skip_bad true leaves such clips out)") from error
+            failures[clip_id] = reason
+            continue
+        moments = moments.merged(Moments.of(log_mel.numpy()))
+    for reason in failures.values():
+        logger.warning("left out: %s", reason)
+    check_bad_share(failures, len(clips))
+    return moments, failures
+
+
+def _extractor(source: str | None) -> ASTLogMelFeatureExtractor:
+    """That of a checkpoint, or with the settings of AST.
+
+    Raises:
+        ValueError: The checkpoint holds another model.
+    """
+    if source is None:
+        return ASTLogMelFeatureExtractor()
+    kind = ASTLogMelFeatureExtractor.get_feature_extractor_dict(source)[0].get("feature_extractor_type")
+    if kind != "ASTFeatureExtractor":
+        raise ValueError(f"extractor is {source}, which holds a {kind}; an AST's is needed, an ASTFeatureExtractor")
+    return ASTLogMelFeatureExtractor.from_pretrained(source)

@@ -45,7 +45,7 @@ def test_equals_kaldi(kind: str, seconds: float) -> None:
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize(("sampling_rate", "num_mel_bins"), [(8000, 40), (22050, 64), (44100, 128)])
+@pytest.mark.parametrize(("sampling_rate", "num_mel_bins"), [(8000, 40), (16000, 5), (22050, 64), (44100, 128)])
 def test_equals_kaldi_at_other_rates(sampling_rate: int, num_mel_bins: int) -> None:
     waveform = signal("noise", 0.5, sampling_rate)
     ours = kaldi_log_mel(waveform, sampling_rate, num_mel_bins)

@@ -91,7 +91,11 @@ class NetworkArguments:
 
     codec: str | None = field(default=None, metadata={"help": "folder or Hub id of a codec; the small bundled one"})
     rms_level_dbfs: float | None = field(
-        default=None, metadata={"help": "level every clip is brought to before encoding; unchanged if null"}
+        default=None,
+        metadata={
+            "help": "level every clip is brought to before encoding; by default that of the bundled checkpoint for its "
+            "codec, and unchanged for another codec"
+        },
     )
     num_codebooks: int = field(default=4, metadata={"help": "codebooks read; 1 is one of them alone"})
     fusion: Literal["sum", "each"] = field(
@@ -288,8 +292,15 @@ def load_extractor(arguments: NetworkArguments) -> AudioFormerFeatureExtractor:
         return AudioFormerFeatureExtractor.from_codec(
             arguments.codec or assets.codec_folder(),
             num_codebooks=arguments.codebooks[-1] + 1,
-            rms_level_dbfs=arguments.rms_level_dbfs,
+            rms_level_dbfs=_level_dbfs(arguments),
         )
+
+
+def _level_dbfs(arguments: NetworkArguments) -> float | None:
+    """As `encode` does without settings, so that pretraining takes the codes of such a store."""
+    if arguments.rms_level_dbfs is None and arguments.codec is None:
+        return AudioFormerFeatureExtractor.from_pretrained(assets.checkpoint_folder()).rms_level_dbfs
+    return arguments.rms_level_dbfs
 
 
 def build_trainer(

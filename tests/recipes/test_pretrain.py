@@ -253,6 +253,18 @@ def test_the_codec_can_be_left_out_of_the_embeddings(
     assert second[name].view(2, 68, 32)[:, :64, 16:].abs().min() > 0
 
 
+@pytest.mark.cli
+def test_a_store_made_without_settings_is_taken_without_settings(
+    arguments: PretrainArguments, tone_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The commands of the README, one after the other."""
+    store = str(tmp_path / "codes")
+    assert cli.main(["encode", "--data.source", str(tone_folder), "--output_dir", store]) == 0
+    command = ["pretrain", "--data.sources", json.dumps([store]), "--output_dir", str(tmp_path / "network")]
+    assert cli.main([*command, "--model.hidden_size", "32", "--training.max_steps", "1"]) == 0, capsys.readouterr().err
+    assert AutoFeatureExtractor.from_pretrained(tmp_path / "network").rms_level_dbfs == -23.0
+
+
 @pytest.fixture
 def with_folds(arguments: PretrainArguments, tone_csv: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[str]]:
     """Arguments with a second source that has folds, and the names of the clips that are loaded."""

@@ -208,7 +208,8 @@ def test_two_processes_equal_one_with_twice_the_batch(
     """The preset of ESC-10 on tones, in both its steps, with clips drawn by class: negatives are those of both."""
     settings = {
         **{"data.source": tone_csv, "data.crop_seconds": 0.2, "data.sampling": "class_balanced"},
-        **{"model.checkpoint": tiny_c1, "mpc.companions": tiny_companions, "model.hidden_dropout": 0},
+        **{"model.checkpoint": tiny_c1, "mpc.companions": tiny_companions, "data.mask_rate": 0.3},
+        **{"model.hidden_dropout": 0, "model.classifier_dropout": 0},
         **{"split.run_folds": "['1']", "augmentation.copies": 1, "training.disable_tqdm": "true"},
         "steps": "[{alpha: 0.8, learning_rate: 1e-3, num_train_epochs: 1}, {alpha: 0.97, num_train_epochs: 1}]",
     }

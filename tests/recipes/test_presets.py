@@ -1,5 +1,6 @@
 """Every packaged preset is one of its recipe, and those of the paper have the paper's values."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,6 +44,7 @@ def test_contrastive_presets_have_the_steps_of_the_paper_and_the_data_of_their_p
     plain = parse(next(twin for twin in (name.replace("_ft2", "_ft1"), name.removesuffix("_ft2")) if twin in presets()))
     assert (arguments.data, arguments.split) == (plain.data, plain.split)
     assert arguments.augmentation == plain.augmentation
+    assert replace(arguments.model, checkpoint=None) == replace(plain.model, checkpoint=None)
     assert first.learning_rate == plain.training["learning_rate"]
     assert not plain.mpc.companions
 

@@ -96,7 +96,8 @@ def confidence_intervals(
     draws = [random.integers(len(labels), size=len(labels)) for _ in range(resamples)]
     metrics = [classification_metrics(logits[draw], labels[draw]) for draw in draws]
     tails = (100 * (1 - level) / 2, 100 * (1 + level) / 2)
-    bounds = {name: np.percentile([of_draw[name] for of_draw in metrics], tails) for name in metrics[0]}
+    with np.errstate(invalid="ignore"):  # between infinities, as d' of a perfect ranking, lies NaN
+        bounds = {name: np.percentile([of_draw[name] for of_draw in metrics], tails) for name in metrics[0]}
     return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
 
 

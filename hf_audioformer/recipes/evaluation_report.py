@@ -121,22 +121,23 @@ def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerows({name: "" if _is_nan(value) else value for name, value in row.items()} for row in rows)
+        writer.writerows({name: "" if _is_undefined(value) else value for name, value in row.items()} for row in rows)
 
 
 def _write_json(path: Path, report: Mapping[str, Any]) -> None:
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(_without_nan(report), indent=1, allow_nan=False), encoding="utf-8")
+    temporary.write_text(json.dumps(_finite(report), indent=1, allow_nan=False), encoding="utf-8")
     os.replace(temporary, path)
 
 
-def _without_nan(value: Any) -> Any:
+def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _without_nan(item) for name, item in value.items()}
+        return {name: _finite(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
-    return None if _is_nan(value) else value
+        return [_finite(item) for item in value]
+    return None if _is_undefined(value) else value
 
 
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+def _is_undefined(value: Any) -> bool:
+    """NaN, or infinite as d' of a perfect ranking is; JSON has neither."""
+    return isinstance(value, float) and not math.isfinite(value)

@@ -27,6 +27,7 @@ from hf_audioformer.data.splits import SplitArguments
 from hf_audioformer.metrics import classification_metrics
 from hf_audioformer.recipes import evaluate, finetune
 from hf_audioformer.recipes.evaluate import EvaluateArguments, EvaluationClips
+from hf_audioformer.recipes.evaluation_report import ScoredClips, measure, write_report
 from hf_audioformer.recipes.finetune import DataArguments, FinetuneArguments, ModelArguments
 from hf_audioformer.recipes.inputs import SubsetArguments
 from hf_audioformer.training.checkpoints import save_final
@@ -134,6 +135,16 @@ def test_it_repeats_the_score_of_finetune(tiny_checkpoint: str, tone_csv: Path, 
     subset = SubsetArguments(column="fold", values=["2"])
     report = evaluate.run(arguments(f"{tuning.output_dir}/fold_2", tone_csv, tmp_path / "out", split=subset))
     assert report["metrics"] == pytest.approx(result.metrics)
+
+
+@pytest.mark.unit
+def test_a_perfect_ranking_is_reported_though_its_dprime_is_infinite(tmp_path: Path) -> None:
+    labels = np.tile(np.eye(3, dtype=np.int64), (5, 1))
+    scored = ScoredClips([str(i) for i in range(15)], (labels * 2 - 1).astype(np.float32), labels, list(PITCHES_HZ))
+    write_report(tmp_path, measure(scored, resamples=20, seed=0), scored, "tones")
+    report = json.loads((tmp_path / "metrics.json").read_text())
+    assert (report["metrics"]["mauc"], report["metrics"]["dprime"]) == (1.0, None)
+    assert report["confidence_95"]["dprime"] == [None, None]
 
 
 def spectrogram_transformer() -> tuple[Any, Any]:

@@ -20,6 +20,9 @@ from .splits import Split
 
 __all__ = ["check_mixing", "codes_of_clips", "version_loader"]
 
+# A clip to those that it may be mixed with; made when asked for, since all of them grow with the square of the clips.
+Partners = Callable[[int], Sequence[int]]
+
 
 def codes_of_clips(
     clips: ClipTable,
@@ -70,7 +73,7 @@ def codes_of_clips(
         )
         for position, ids in again.input_ids.items():
             index = readable[position]
-            change = augmentation.draw(seed, copy - 1, index, partners[index])
+            change = augmentation.draw(seed, copy - 1, index, partners(index))
             versions[index].append(CodeVersion(ids, targets=_mixed_targets(clips, index, change)))
     return versions
 
@@ -80,7 +83,7 @@ def version_loader(
     augmentation: AudioAugmentation | None,
     seed: int,
     copy: int,
-    partners: Sequence[Sequence[int]] | None = None,
+    partners: Partners = lambda index: [],
 ) -> Callable[[int], Audio]:
     """Gives clip `index` as it is for copy 0, otherwise as its changed copy 1, 2, ..., mixed with one of its partners
     where the augmentation says so."""
@@ -88,7 +91,7 @@ def version_loader(
         return clips.load
 
     def load(index: int) -> Audio:
-        change = augmentation.draw(seed, copy - 1, index, partners[index] if partners else ())
+        change = augmentation.draw(seed, copy - 1, index, partners(index))
         partner = None if change.partner is None else clips.load(change.partner)
         return apply_change(clips.load(index), change, partner)
 
@@ -110,15 +113,15 @@ def check_mixing(clips: ClipTable, splits: Sequence[Split], augmentation: AudioA
             )
 
 
-def _partners(clips: ClipTable, augmentation: AudioAugmentation) -> list[list[int]]:
-    """For each clip those that it may be mixed with: the others that have its value of the column `mixup_within`."""
+def _partners(clips: ClipTable, augmentation: AudioAugmentation) -> Partners:
+    """Gives for a clip those that it may be mixed with: the others that have its value of the column `mixup_within`."""
     if augmentation.mixup_within is None:
-        return [[]] * len(clips)
+        return lambda index: []
     values = clips.column(augmentation.mixup_within)
     members: dict[Any, list[int]] = {}
     for index, value in enumerate(values):
         members.setdefault(value, []).append(index)
-    return [[other for other in members[value] if other != index] for index, value in enumerate(values)]
+    return lambda index: [other for other in members[values[index]] if other != index]
 
 
 def _mixed_targets(clips: ClipTable, index: int, change: AudioChange) -> np.ndarray | None:

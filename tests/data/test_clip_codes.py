@@ -1,14 +1,16 @@
 """The versions of a table's clips as codes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 
 from hf_audioformer import read_clips
 from hf_audioformer.audio.augment import AudioAugmentation, apply_change
-from hf_audioformer.data.clip_codes import check_mixing, codes_of_clips
+from hf_audioformer.data.clip_codes import _partners, check_mixing, codes_of_clips
 from hf_audioformer.data.splits import SplitArguments, make_splits
 
 
@@ -41,6 +43,16 @@ def test_mixed_copies_have_the_sound_and_the_labels_of_two_clips_of_one_group(
         codes = tiny_extractor([mixed["array"]], sampling_rate=mixed["sampling_rate"])["input_ids"][0]
         np.testing.assert_array_equal(versions[index][1].input_ids, codes)
         assert versions[index][0].targets is None
+
+
+@pytest.mark.unit
+@pytest.mark.timeout(20)
+def test_partners_of_many_clips_of_one_group_take_no_memory(tone_folder: Path) -> None:
+    """20,000 clips with one value would have 400 million."""
+    table = datasets.Dataset.from_dict({"id": list(map(str, range(20_000))), "split": ["train"] * 20_000})
+    clips = replace(read_clips(str(tone_folder)), table=table)
+    partners = _partners(clips, AudioAugmentation(copies=1, mixup=0.5, mixup_within="split"))
+    assert list(partners(7)) == [*range(7), *range(8, 20_000)]
 
 
 @pytest.mark.fault

@@ -5,21 +5,21 @@ Versions are changed when they are asked for, so that those of a code store stay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ..codes.companions import companion_vectors
-from .code_dataset import CodeVersion
+from .code_dataset import ChangedVersions, CodeVersion, only_codebooks
 
 if TYPE_CHECKING:
     from ..models.audioformer.modeling_audioformer import AudioFormerModel
 
-__all__ = ["ChangedVersions", "Versions", "add_companion_codes", "add_companion_vectors", "first_codebooks"]
+__all__ = ["Versions", "add_companion_codes", "add_companion_vectors", "first_codebooks"]
 
 Versions = Mapping[int, Sequence[CodeVersion]]
 
@@ -71,32 +71,8 @@ def add_companion_codes(versions: Versions, clips: Iterable[int]) -> dict[int, S
 
 def first_codebooks(versions: Versions, num_codebooks: int) -> dict[int, Sequence[CodeVersion]]:
     """The versions with `input_ids` of the first codebooks alone: (frames,) for one, else (frames, num_codebooks)."""
-    cut = partial(_with_first_codebooks, num_codebooks)
-    return {index: ChangedVersions(of_clip, cut) for index, of_clip in versions.items()}
-
-
-class ChangedVersions(Sequence[CodeVersion]):
-    """The versions of a clip, each passed with its place through `change` whenever it is asked for."""
-
-    def __init__(self, versions: Sequence[CodeVersion], change: Callable[[int, CodeVersion], CodeVersion]):
-        self._versions = versions
-        self._change = change
-
-    @property
-    def length(self) -> int:
-        """Tokens of the unchanged version, where `versions` know it."""
-        return self._versions.length  # type: ignore[attr-defined]
-
-    def __len__(self) -> int:
-        return len(self._versions)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            places = range(*index.indices(len(self)))
-            if places == range(len(places)):  # the first ones keep their places
-                return ChangedVersions(self._versions[index], self._change)
-            return [self[place] for place in places]
-        return self._change(range(len(self))[index], self._versions[index])
+    read = 0 if num_codebooks == 1 else slice(num_codebooks)
+    return {index: only_codebooks(of_clip, read) for index, of_clip in versions.items()}
 
 
 def _with_vectors(vectors: np.ndarray, place: int, version: CodeVersion) -> CodeVersion:
@@ -105,8 +81,3 @@ def _with_vectors(vectors: np.ndarray, place: int, version: CodeVersion) -> Code
 
 def _with_whole_codes(place: int, version: CodeVersion) -> CodeVersion:
     return replace(version, companions=None, companion_input_ids=version.input_ids)
-
-
-def _with_first_codebooks(num_codebooks: int, place: int, version: CodeVersion) -> CodeVersion:
-    ids = version.input_ids.reshape(len(version.input_ids), -1)
-    return replace(version, input_ids=ids[:, 0] if num_codebooks == 1 else ids[:, :num_codebooks])

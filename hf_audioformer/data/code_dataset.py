@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ..models.audioformer.configuration_audioformer import special_token_id
 
-__all__ = ["CodeAugmentation", "CodeDataset", "CodeVersion", "CodebookVersions"]
+__all__ = ["ChangedVersions", "CodeAugmentation", "CodeDataset", "CodeVersion", "only_codebooks"]
 
 
 @dataclass(frozen=True)
@@ -35,32 +36,44 @@ class CodeVersion:
     companion_input_ids: np.ndarray | None = None
 
 
-class CodebookVersions(Sequence[CodeVersion]):
-    """Versions of a clip with the codes of some codebooks alone, cut out when a version is asked for.
+class ChangedVersions(Sequence[CodeVersion]):
+    """The versions of a clip, each passed with its place through `change` whenever it is asked for, so that those of a
+    code store stay on disk."""
 
-    `codebooks` is the index of one, or a slice; codes of a single codebook, (frames,), are left as they are. `length`
-    is that of the first version, in tokens.
-    """
+    __slots__ = ("_change", "_versions")
 
-    __slots__ = ("_codebooks", "_versions")
-
-    def __init__(self, versions: Sequence[CodeVersion], codebooks: int | slice):
+    def __init__(self, versions: Sequence[CodeVersion], change: Callable[[int, CodeVersion], CodeVersion]):
         self._versions = versions
-        self._codebooks = codebooks
+        self._change = change
 
     @property
     def length(self) -> int:
-        return _length(self._versions)
+        """Tokens of the unchanged version, where `versions` know it."""
+        return self._versions.length  # type: ignore[attr-defined]
 
     def __len__(self) -> int:
         return len(self._versions)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return CodebookVersions(self._versions[index], self._codebooks)
-        version = self._versions[index]
-        ids = version.input_ids
-        return version if ids.ndim == 1 else replace(version, input_ids=ids[:, self._codebooks])
+            places = range(*index.indices(len(self)))
+            if places == range(len(places)):  # the first ones keep their places
+                return ChangedVersions(self._versions[index], self._change)
+            return [self[place] for place in places]
+        return self._change(range(len(self))[index], self._versions[index])
+
+
+def only_codebooks(versions: Sequence[CodeVersion], codebooks: int | slice) -> ChangedVersions:
+    """The versions with the codes of some codebooks alone: of one, by its index, (frames,), or of a slice.
+
+    Codes of a single codebook, (frames,), are left as they are.
+    """
+    return ChangedVersions(versions, partial(_cut_codebooks, codebooks))
+
+
+def _cut_codebooks(codebooks: int | slice, place: int, version: CodeVersion) -> CodeVersion:
+    ids = version.input_ids
+    return version if ids.ndim == 1 else replace(version, input_ids=ids[:, codebooks])
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from .. import (
 )
 from ..data import ClipTable, read_clips
 from ..data.clip_codes import codes_of_clips
-from ..data.code_dataset import CodeAugmentation, CodebookVersions, CodeDataset, CodeVersion
+from ..data.clip_companions import Versions
+from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion, only_codebooks
 from ..data.collators import CompanionCollator, MaskedCodeCollator
 from ..data.hold_out import held_out_clips, parse_hold_out
 from ..training.arguments import dump_config, parse_config
@@ -208,8 +209,8 @@ class PretrainingClips:
         """The codes of the codebooks that a network reads; of one alone without their axis."""
         read = model.codebooks[0] if len(model.codebooks) == 1 else slice(len(model.codebooks))
         return PretrainingClips(
-            [CodebookVersions(versions, read) for versions in self.training],
-            [CodebookVersions(versions, read) for versions in self.validation],
+            [only_codebooks(versions, read) for versions in self.training],
+            [only_codebooks(versions, read) for versions in self.validation],
         )
 
 
@@ -384,13 +385,11 @@ def _encode(
         versions = codes_of_clips(
             table, extractor, skip_bad=arguments.data.skip_bad, device=device, companions=companions
         )
-        clips += [versions[index][:1] for index in sorted(versions)]  # several processes mix their order
-    divided = _divide(clips, arguments.data.validation_fraction, arguments.seed)
-    if not companions:
-        return divided
-    training = dict(enumerate(divided.training))
-    compared = add_companions(training, list(training), companions, arguments.mpc, device)
-    return replace(divided, training=[compared[index] for index in training])
+        alone: Versions = {index: versions[index][:1] for index in sorted(versions)}  # several processes mix their order
+        if companions:
+            alone = add_companions(alone, list(alone), companions, arguments.mpc, device)
+        clips += alone.values()
+    return _divide(clips, arguments.data.validation_fraction, arguments.seed)
 
 
 def _read_sources(arguments: SourceArguments) -> list[ClipTable]:

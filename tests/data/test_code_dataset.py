@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from hf_audioformer.data.code_dataset import CodeAugmentation, CodebookVersions, CodeDataset, CodeVersion
+from hf_audioformer.data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion, only_codebooks
 
 CODEBOOK_SIZE = 64
 BOA, EOA, MASK = CODEBOOK_SIZE, CODEBOOK_SIZE + 1, CODEBOOK_SIZE + 2
@@ -239,11 +239,18 @@ def test_settings_out_of_range(arguments: dict[str, Any], message: str) -> None:
 def test_codebooks_are_cut_out_of_the_versions_that_are_asked_for() -> None:
     ids = [clip(frames, num_codebooks=3) for frames in (5, 7)]
     versions = [CodeVersion(version, companions=np.ones((1, 2))) for version in ids]
-    second, first_two = CodebookVersions(versions, 1), CodebookVersions(versions, slice(2))
+    second, first_two = only_codebooks(versions, 1), only_codebooks(versions, slice(2))
     np.testing.assert_array_equal(second[1].input_ids, ids[1][:, 1])
     np.testing.assert_array_equal(first_two[:1][0].input_ids, ids[0][:, :2])
-    assert (len(second), second.length, len(first_two[:1])) == (2, 7, 1)
+    assert (len(second), len(first_two[:1])) == (2, 1)
     assert second[0].companions is versions[0].companions
-    alone = CodebookVersions([CodeVersion(clip(5))], 0)
+    alone = only_codebooks([CodeVersion(clip(5))], 0)
     np.testing.assert_array_equal(alone[0].input_ids, clip(5))
     assert CodeDataset([second, alone]).lengths == [7, 7]
+
+
+@pytest.mark.unit
+def test_labels_of_a_version_count_also_where_codebooks_are_cut_out() -> None:
+    mixed = CodeVersion(clip(5, num_codebooks=3), targets=np.array([0.5, 0.5], np.float32))
+    versions = [only_codebooks([CodeVersion(clip(5, num_codebooks=3)), mixed], 0) for _ in range(2)]
+    np.testing.assert_array_equal(CodeDataset(versions, np.array([0, 1])).targets, np.eye(2))

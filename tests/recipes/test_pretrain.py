@@ -14,7 +14,9 @@ from transformers import AutoFeatureExtractor, AutoModelForMaskedLM, TrainerCall
 
 from hf_audioformer import AudioFormerFeatureExtractor, cli
 from hf_audioformer.data.clip_table import ClipTable
-from hf_audioformer.recipes import pretrain
+from hf_audioformer.recipes import encode, pretrain
+from hf_audioformer.recipes.encode import CodecArguments, EncodeArguments
+from hf_audioformer.recipes.inputs import ReadingArguments
 from hf_audioformer.recipes.pretrain import (
     MaskArguments,
     NetworkArguments,
@@ -97,12 +99,34 @@ def test_contrastive_pretraining_with_companions(
     assert "  mlm_loss " in shown["stored"][0]
     assert "  mpc_loss " in shown["stored"][0]
     assert "_loss" not in shown["off"][0].partition("validation")[0]
-    assert_same_weights(tmp_path / "stored", tmp_path / "each_step")
+    assert_same_weights(tmp_path / "stored", tmp_path / "each_step", 1e-6)
     plain, contrastive = (load_file(tmp_path / kind / "model.safetensors") for kind in ("off", "stored"))
     assert plain.keys() == contrastive.keys()
     assert any(not torch.equal(plain[name], contrastive[name]) for name in plain)
     assert AutoModelForMaskedLM.from_pretrained(tmp_path / "stored").config.num_codebooks == 1
     assert AutoFeatureExtractor.from_pretrained(tmp_path / "stored").num_codebooks == 1
+
+
+@pytest.mark.unit
+def test_clips_beside_a_store_with_companion_vectors_get_vectors_too(
+    arguments: PretrainArguments, tone_csv: Path, tiny_companions: list[str], tmp_path: Path
+) -> None:
+    store = EncodeArguments(
+        data=ReadingArguments(source=arguments.data.sources[0]),
+        output_dir=str(tmp_path / "codes"),
+        codec=CodecArguments(name=arguments.model.codec),
+        companions=tiny_companions,
+    )
+    encode.run(store)
+    both = replace(
+        arguments,
+        data=replace(arguments.data, sources=[store.output_dir, str(tone_csv)]),
+        model=replace(arguments.model, num_codebooks=1),
+        mpc=ContrastiveArguments(companions=tiny_companions),
+    )
+    clips = pretrain._encode(both, pretrain._read_companions(both), None)
+    assert len(clips.training) == 36
+    assert all(versions[0].companions is not None for versions in clips.training)
 
 
 @pytest.mark.fault
@@ -218,11 +242,11 @@ def test_a_network_per_codebook_is_what_each_gives_alone(
         torch.testing.assert_close(AutoModelForMaskedLM.from_pretrained(part)(column).logits, logits)
 
 
-def assert_same_weights(folder: Path, other: Path) -> None:
+def assert_same_weights(folder: Path, other: Path, tolerance: float = 0.0) -> None:
     one, two = (load_file(path / "model.safetensors") for path in (folder, other))
     assert one.keys() == two.keys()
     for name, weight in one.items():
-        assert torch.equal(two[name], weight), name
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=tolerance, msg=name)
 
 
 @pytest.mark.unit

@@ -385,7 +385,8 @@ def _encode(
         versions = codes_of_clips(
             table, extractor, skip_bad=arguments.data.skip_bad, device=device, companions=companions
         )
-        alone: Versions = {index: versions[index][:1] for index in sorted(versions)}  # several processes mix their order
+        # In the order of the table, which several processes mix.
+        alone: Versions = {index: versions[index][:1] for index in sorted(versions)}
         if companions:
             alone = add_companions(alone, list(alone), companions, arguments.mpc, device)
         clips += alone.values()

@@ -75,6 +75,8 @@ class AudioAugmentation:
             raise ValueError(f"mixup_weight is {self.mixup_weight}; shares lie in (0, 1]")
         if self.speed[0] <= 0:
             raise ValueError(f"speed is {self.speed}; speeds must be positive")
+        if self.mixup and not self.copies:
+            raise ValueError(f"mixup is {self.mixup} and copies 0; only changed copies are mixed, so set copies too")
         if self.copies < 0:
             raise ValueError(f"copies is {self.copies}; it must be at least 0")
 

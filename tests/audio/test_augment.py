@@ -113,6 +113,7 @@ def test_draws_depend_on_seed_copy_and_clip_alone() -> None:
         ({"copies": -1}, "copies is -1; it must be at least 0"),
         ({"shift": 1.5}, r"shift is 1.5; it must lie in \[0, 1\]"),
         ({"mixup": -0.1}, r"mixup is -0.1; it must lie in \[0, 1\]"),
+        ({"mixup": 0.5, "mixup_within": "fold"}, "mixup is 0.5 and copies 0; only changed copies are mixed"),
         ({"mixup": 0.5}, "mixup is 0.5 and mixup_within None; set both"),
         ({"mixup_weight": (0.0, 1.0)}, r"mixup_weight is \(0.0, 1.0\); shares lie in \(0, 1\]"),
     ],

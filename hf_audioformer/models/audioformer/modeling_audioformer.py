@@ -105,7 +105,9 @@ class AudioFormerRotaryEmbedding(nn.Module):
     def forward(self, hidden_states: torch.Tensor) -> RotaryAngles:
         """Returns the cosines and sines of all positions, each (frames, head_size / 2), in the dtype of the states."""
         positions = torch.arange(hidden_states.shape[1], device=hidden_states.device, dtype=torch.float)
-        angles = torch.outer(positions, self.inv_freq.to(hidden_states.device, torch.float))
+        # Not from the buffers, which are rounded when a model is cast to half precision, as DeepSpeed does.
+        inv_freq, _ = self.compute_default_rope_parameters(self.config, hidden_states.device)
+        angles = torch.outer(positions, inv_freq)
         return angles.cos().to(hidden_states.dtype), angles.sin().to(hidden_states.dtype)
 
 

@@ -197,6 +197,13 @@ def test_compiles_without_graph_breaks(model_class, variant):  # fullgraph raise
 
 
 @pytest.mark.invariant
+def test_a_cast_to_half_precision_and_back_keeps_the_rotary_angles():
+    rotary, states = tiny_model(AudioFormerModel).rotary_embedding, torch.zeros(1, 2_000, 4)
+    expected = rotary(states)
+    torch.testing.assert_close(rotary.bfloat16().float()(states), expected)
+
+
+@pytest.mark.invariant
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("pooling", POOLINGS)
 @BOTH_VARIANTS

@@ -123,7 +123,7 @@ def test_mistakes_are_found_before_anything_runs(change: dict[str, Any], message
 
 @pytest.mark.fault
 def test_files_that_are_no_experiment(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no experiment 'nothing'; there are .*pretraining"):
+    with pytest.raises(FileNotFoundError, match=r"no experiment 'nothing'; there are .*esc10"):
         read_experiment("nothing")
     file = tmp_path / "own.yaml"
     stage = {"name": "finetune", "command": "finetune"}

@@ -87,18 +87,28 @@ def confidence_intervals(
     """The bounds of each of the `classification_metrics` that hold `level` of it when clips are drawn anew.
 
     The percentile bootstrap: clips are drawn with replacement `resamples` times. It tells how the choice of test clips
-    moves the figure, not how the training does. Metrics that are NaN in some draw have NaN bounds.
+    moves the figure, not how the training does. Metrics that are NaN in some draw have NaN bounds; a multi-label draw
+    without any positive label is drawn again.
 
     Raises:
         ValueError: as `classification_metrics`.
     """
+    names = classification_metrics(logits, labels)
     random = np.random.default_rng(seed)
-    draws = [random.integers(len(labels), size=len(labels)) for _ in range(resamples)]
+    draws = [_draw_again(random, labels) for _ in range(resamples)]
     metrics = [classification_metrics(logits[draw], labels[draw]) for draw in draws]
     tails = (100 * (1 - level) / 2, 100 * (1 + level) / 2)
     with np.errstate(invalid="ignore"):  # between infinities, as d' of a perfect ranking, lies NaN
-        bounds = {name: np.percentile([of_draw[name] for of_draw in metrics], tails) for name in metrics[0]}
+        bounds = {name: np.percentile([of_draw[name] for of_draw in metrics], tails) for name in names}
     return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+
+
+def _draw_again(random: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    """As many clips as there are, with replacement; several-label ones until one has a label."""
+    while True:
+        draw = random.integers(len(labels), size=len(labels))
+        if labels.ndim == 1 or labels[draw].any():
+            return draw
 
 
 def confusion_matrix(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -248,3 +248,12 @@ def test_regression_inputs_that_cannot_be_scored() -> None:
         regression_metrics(np.zeros(1), np.zeros(1))
     with pytest.raises(ValueError, match="predictions are float16"):
         regression_metrics(np.zeros(2, dtype=np.float16), np.zeros(2))
+
+
+@pytest.mark.unit
+def test_intervals_of_few_clips_with_one_label() -> None:
+    logits, labels = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.2]]), np.array([[1, 0], [0, 0], [0, 0]])
+    bounds = confidence_intervals(logits, labels, resamples=50)
+    assert bounds["map"] == (1.0, 1.0)
+    with pytest.raises(ValueError, match="none of the 3 clips has a positive label"):
+        confidence_intervals(logits, np.zeros_like(labels), resamples=1)

@@ -1,6 +1,7 @@
 """What several recipes start from: labelled clips, and the feature extractor of a checkpoint."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from transformers import AutoFeatureExtractor
 
@@ -8,7 +9,7 @@ from .. import AudioFormerFeatureExtractor
 from ..data import ClipTable, read_clips
 from ..training.console import quiet_transformers
 
-__all__ = ["ReadingArguments", "SubsetArguments", "load_extractor", "read", "subset"]
+__all__ = ["ReadingArguments", "SubsetArguments", "TrainingClips", "load_extractor", "read", "subset"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,17 @@ class ReadingArguments:
     multi_label: bool | None = field(default=None, metadata={"help": "several labels per clip; found out by default"})
     hub_config: str | None = field(default=None, metadata={"help": "configuration of a data set from the Hub"})
     revision: str | None = field(default=None, metadata={"help": "revision of a data set from the Hub"})
+
+
+@dataclass(frozen=True)
+class TrainingClips(ReadingArguments):
+    """Which clips a classifier learns from and is tested on, and how often each is seen."""
+
+    skip_bad: bool = field(default=False, metadata={"help": "leave out clips that cannot be read, and list them"})
+    sampling: Literal["uniform", "class_balanced"] = field(
+        default="uniform",
+        metadata={"help": "class_balanced: draw with replacement, so that clips of rare classes come more often"},
+    )
 
 
 @dataclass(frozen=True)

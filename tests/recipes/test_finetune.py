@@ -69,8 +69,8 @@ class _Interrupt(TrainerCallback):
 def interrupted(arguments: FinetuneArguments, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt = _Interrupt(after)
     with monkeypatch.context() as patch:
-        original = finetune._callbacks
-        patch.setattr(finetune, "_callbacks", lambda arguments: [*original(arguments), interrupt])
+        original = finetune.callbacks
+        patch.setattr(finetune, "callbacks", lambda arguments: [*original(arguments), interrupt])
         with pytest.raises(KeyboardInterrupt):
             finetune.run(arguments)
 
@@ -254,7 +254,7 @@ def test_a_killed_run_goes_on(arguments: FinetuneArguments, config: str, tmp_pat
 def test_ctrl_c_says_how_to_go_on(
     arguments: FinetuneArguments, config: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(finetune, "_callbacks", lambda arguments: [_Interrupt(1)])
+    monkeypatch.setattr(finetune, "callbacks", lambda arguments: [_Interrupt(1)])
     assert cli.main(["finetune", config]) == 130
     *_, last = capfd.readouterr().err.splitlines()
     assert last == (

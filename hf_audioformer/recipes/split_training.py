@@ -1,0 +1,238 @@
+"""What the recipes of fine-tuning share: read labelled clips, and per split train, test once and save a folder that
+works alone."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from transformers import EarlyStoppingCallback, EvalPrediction, TrainingArguments
+
+from ..data import ClipTable
+from ..data.labels import class_balanced_weights
+from ..data.splits import Split, SplitArguments
+from ..metrics import classification_metrics
+from ..training.arguments import dump_config
+from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints
+from ..training.launch import check_launch, join_processes
+from ..training.output import check_output, prepare_output
+from ..training.results import SplitResult, chance_level, format_results, read_results, write_results
+from ..training.steps import FinishedStep, remove_steps
+from ..training.trainer import AudioTrainer, trainer_arguments
+from .inputs import TrainingClips
+
+__all__ = [
+    "PARTS",
+    "SPLIT_DEFAULTS",
+    "SplitTraining",
+    "SplitTrainingArguments",
+    "begin",
+    "callbacks",
+    "check_early_stopping",
+    "claim_output",
+    "compute_metrics",
+    "sampling_weights",
+    "split_arguments",
+    "train_to_the_end",
+]
+
+PARTS = ("train", "validation", "test")
+
+# What both recipes set unless the user does.
+SPLIT_DEFAULTS: dict[str, Any] = {
+    "logging_strategy": "epoch",
+    "save_total_limit": 2,
+    "dataloader_pin_memory": False,
+    "report_to": "none",
+}
+
+
+@dataclass(frozen=True)
+class SplitTrainingArguments:
+    """The settings of every recipe that trains on splits."""
+
+    data: TrainingClips
+    output_dir: str = field(metadata={"help": "where checkpoints, results and the card go; a folder per split if many"})
+    split: SplitArguments = field(default_factory=SplitArguments)
+    training: dict[str, Any] = field(default_factory=dict, metadata={"keywords_of": "transformers.TrainingArguments"})
+    early_stopping_patience: int | None = field(
+        default=None, metadata={"help": "stop after so many evaluations without a better validation score"}
+    )
+    seed: int = field(default=0, metadata={"help": "seed of the weights, the order and all augmentation"})
+    resume: bool = field(default=False, metadata={"help": "go on in output_dir: finished splits are kept"})
+    overwrite: bool = field(default=False, metadata={"help": "delete what is in output_dir"})
+    world_size: int | None = field(default=None, metadata={"help": "processes that must train together; checked"})
+
+
+Arguments = TypeVar("Arguments", bound=SplitTrainingArguments)
+
+
+def begin(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Arguments, bool]:
+    """Joins the processes that were launched and checks that they may write to `output_dir`, before anything is read.
+
+    Returns the arguments with all that was left open (of `training` what `defaults` say), and whether training runs on
+    the CPU.
+
+    Raises:
+        FileExistsError: `output_dir` holds something and neither `resume` nor `overwrite` is set, or is not ours.
+        ValueError: The launch would train apart, or the run to resume had other settings.
+    """
+    use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
+    state = join_processes(use_cpu)
+    arguments = replace(arguments, world_size=state.num_processes, training={**defaults, **arguments.training})
+    check_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
+    return arguments, use_cpu
+
+
+def claim_output(arguments: SplitTrainingArguments) -> None:
+    """Makes `output_dir`, with the settings in it; called once the data is known to be there."""
+    prepare_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
+
+
+def check_early_stopping(arguments: SplitTrainingArguments, splits: Sequence[Split]) -> None:
+    """Raises a ValueError if patience is asked for and a split has no validation clips."""
+    if arguments.early_stopping_patience is not None and not all(split.validation for split in splits):
+        raise ValueError("early_stopping_patience needs validation clips: set split.validation_fraction above 0.")
+
+
+class SplitTraining(ABC, Generic[Arguments]):
+    """What a recipe does with one split; `run` does what is the same for all.
+
+    Args:
+        arguments: The settings, all resolved.
+        clips: The clips that the splits divide.
+    """
+
+    def __init__(self, arguments: Arguments, clips: ClipTable):
+        self.arguments = arguments
+        self.clips = clips
+
+    def run(self, splits: Sequence[Split]) -> list[SplitResult]:
+        """Trains and tests one model per split; returns and prints the results and leaves them in `output_dir`."""
+        is_main_process = PartialState().is_main_process
+        results = []
+        for position, split in enumerate(splits, start=1):
+            if is_main_process:
+                print(f"\n[{position}/{len(splits)}] {_describe(split, self.clips)}")
+            results.append(self._run_split(split))
+        if is_main_process:
+            output_dir = self.arguments.output_dir
+            print(f"\n{format_results(results)}\n\nModels, cards and results are in {output_dir}")
+            write_results(Path(output_dir) / "results.json", results)
+        return results
+
+    @abstractmethod
+    def dataset(self, indices: Sequence[int], part: str) -> Any:
+        """The clips of one of `PARTS` that can be read, as a data set."""
+
+    @abstractmethod
+    def train(self, parts: Mapping[str, Any], folder: Path) -> tuple[AudioTrainer, FinishedStep]:
+        """Trains on `parts["train"]` with checkpoints in `folder`, from the newest one there if the run is resumed; the
+        Trainer holds the last or (with validation clips) the best epoch's model."""
+
+    @abstractmethod
+    def save(self, trainer: AudioTrainer, folder: Path, weights: dict[str, torch.Tensor]) -> None:
+        """Leaves model and feature extractor in `folder`; called by the first process alone."""
+
+    @abstractmethod
+    def write_card(self, folder: Path, result: SplitResult, history: Sequence[Mapping[str, Any]]) -> None:
+        """Writes the README.md of the model in `folder`."""
+
+    def predict(self, trainer: AudioTrainer, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The trained model's logits, float32 (clips, classes), and the labels of the clips of a part."""
+        prediction = trainer.predict(dataset)
+        return np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+
+    def _run_split(self, split: Split) -> SplitResult:
+        """Trains on the split's training part and tests once."""
+        folder = self._folder(split)
+        result_file = folder / "result.json"
+        if self.arguments.resume and result_file.is_file():
+            return read_results(result_file)[0]
+        parts = {part: self.dataset(getattr(split, part), part) for part in PARTS}
+        trainer, done = self.train(parts, folder)
+        metrics = classification_metrics(*self.predict(trainer, parts["test"]))
+        result = SplitResult(
+            name=split.name,
+            score=_score(metrics),
+            metric="macro mAP" if self.clips.multi_label else "accuracy",
+            chance=chance_level(self.clips.targets(split.train), self.clips.targets(split.test)),
+            metrics=metrics,
+            num_clips={part: len(dataset) for part, dataset in parts.items()},
+            seconds=done.seconds,
+        )
+        weights = trainer.gather_weights()
+        if trainer.is_world_process_zero():
+            self.save(trainer, folder, weights)
+            self.write_card(folder, result, done.history)
+            write_results(result_file, [result])
+            remove_checkpoints(folder)
+            remove_steps(folder)
+        trainer.accelerator.wait_for_everyone()
+        return result
+
+    def _folder(self, split: Split) -> Path:
+        """`output_dir` itself for protocols with one split, a folder in it otherwise."""
+        single = self.arguments.split.kind in ("column", "fraction")
+        return Path(self.arguments.output_dir) / ("" if single else split.name)
+
+
+def split_arguments(
+    arguments: SplitTrainingArguments, folder: Path, use_cpu: bool, *, validated: bool
+) -> TrainingArguments:
+    """The Trainer's arguments for a split: with validation clips the best epoch is kept, otherwise the last."""
+    defaults: dict[str, Any] = {"save_strategy": "epoch"}
+    if validated:
+        defaults |= {"eval_strategy": "epoch", "load_best_model_at_end": True, "metric_for_best_model": "score"}
+    return trainer_arguments(defaults, arguments.training, output_dir=str(folder), seed=arguments.seed, use_cpu=use_cpu)
+
+
+def callbacks(arguments: SplitTrainingArguments) -> list[EarlyStoppingCallback]:
+    """What the settings add to the Trainer."""
+    patience = arguments.early_stopping_patience
+    return [] if patience is None else [EarlyStoppingCallback(patience)]
+
+
+def sampling_weights(arguments: TrainingClips, targets: np.ndarray | None) -> np.ndarray | None:
+    """How often each training clip is drawn, float64 (clips,); None for all alike."""
+    if arguments.sampling == "uniform" or targets is None:
+        return None
+    return class_balanced_weights(targets)
+
+
+def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+    """All metrics, and as `score` the one that chooses the best epoch."""
+    metrics = classification_metrics(np.asarray(prediction.predictions), np.asarray(prediction.label_ids))
+    return metrics | {"score": _score(metrics)}
+
+
+def train_to_the_end(
+    trainer: AudioTrainer, folder: Path, *, resume: bool, before: FinishedStep | None = None
+) -> FinishedStep:
+    """Trains, on from the newest whole checkpoint in `folder` if `resume` is set; the log, after that of the steps
+    `before`."""
+    before = before or FinishedStep([], 0.0)
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder) if resume else None)
+    seconds = before.seconds + time.perf_counter() - started
+    log = [entry | {"epoch": before.epochs + entry["epoch"]} for entry in trainer.state.log_history]
+    return FinishedStep(before.history + log, seconds)
+
+
+def _recipe(arguments: SplitTrainingArguments) -> str:
+    return dump_config(replace(arguments, resume=False, overwrite=False))
+
+
+def _describe(split: Split, clips: ClipTable) -> str:
+    counts = ", ".join(f"{len(getattr(split, part))} {part}" for part in PARTS if getattr(split, part))
+    return f"{split.name}: {counts} clips of {len(clips.label_names)} classes"
+
+
+def _score(metrics: Mapping[str, float]) -> float:
+    """The main metric: macro mAP for several labels per clip, otherwise accuracy."""
+    return metrics["map"] if "map" in metrics else metrics["accuracy"]

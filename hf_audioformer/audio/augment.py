@@ -1,5 +1,6 @@
 """Changing the sound of a clip before it is encoded: mixing, shift, speed, gain and noise; drawn, then applied."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
@@ -97,22 +98,31 @@ class AudioAugmentation:
         return replace(change, partner=partners[int(random.integers(len(partners)))], weight=weight)
 
 
-def apply_change(audio: Audio, change: AudioChange, partner: Audio | None = None) -> Audio:
+def apply_change(
+    audio: Audio, change: AudioChange, partner: Audio | None = None, *, quick_noise: bool = False
+) -> Audio:
     """The changed clip, with `partner` mixed in if the change names one; both at one level before they are mixed.
 
     Mixing follows between-class learning (arXiv 1711.10282): amplitudes `weight` and 1 - `weight`, at constant power. A
     partner of another length is repeated or cut, one of another rate is resampled.
     Speed costs nothing: the clip says another sampling rate, in steps of 100 Hz, and encoding resamples anyway.
-    The noise has no offset; above 50 Hz its power falls by 6 `noise_tilt` dB per octave, from white (0) to brown (1).
+    The noise has no offset; above 50 Hz its power falls by 6 `noise_tilt` dB per octave, from white (0) to brown (1);
+    there is none where `noise_snr_db` is infinite. With `quick_noise` it is drawn for a length whose FFT is quick: a
+    tenth of the time for some lengths, but not the noise of the versions in existing code stores.
     """
+    from scipy.fft import next_fast_len
+
     rate = audio["sampling_rate"]
     waveform = np.roll(audio["array"], round(change.shift * len(audio["array"])))
     if partner is not None:
         waveform = _mix(waveform, rate, partner, change.weight)
-    noise = _noise(len(waveform), rate, change.noise_tilt, change.noise_seed)
-    level = _rms(waveform) / max(_rms(noise), 1e-10) * 10 ** (-change.noise_snr_db / 20)
-    changed = ((waveform + level * noise) * 10 ** (change.gain_db / 20)).astype(np.float32)
-    return {"array": changed, "sampling_rate": round(rate * change.speed / 100) * 100}
+    if math.isfinite(change.noise_snr_db):
+        num_samples = next_fast_len(len(waveform), real=True) if quick_noise else len(waveform)
+        noise = _noise(num_samples, rate, change.noise_tilt, change.noise_seed)[: len(waveform)]
+        level = _rms(waveform) / max(_rms(noise), 1e-10) * 10 ** (-change.noise_snr_db / 20)
+        waveform = waveform + level * noise
+    changed = (waveform * 10 ** (change.gain_db / 20)).astype(np.float32)
+    return {"array": changed, "sampling_rate": rate if change.speed == 1 else round(rate * change.speed / 100) * 100}
 
 
 def _mix(waveform: np.ndarray, rate: int, partner: Audio, weight: float) -> np.ndarray:

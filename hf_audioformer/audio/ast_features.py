@@ -110,6 +110,10 @@ class ASTLogMelFeatureExtractor(ASTFeatureExtractor):
         waveforms = self._prepare(as_clips(raw_speech), sampling_rate, channel_axis)
         return log_mels_of_clips(waveforms, self.sampling_rate, self.num_mel_bins)
 
+    def normalised(self, log_mels: Tensor) -> Tensor:
+        """Log-mels (..., num_mel_bins) as the model reads them: (x - mean) / (2 std), if `do_normalize`."""
+        return (log_mels - self.mean).div_(self.std * 2) if self.do_normalize else log_mels
+
     def to_dict(self) -> dict[str, Any]:
         """The settings, which are those of the stock extractor."""
         return super().to_dict() | {"feature_extractor_type": ASTFeatureExtractor.__name__}
@@ -145,7 +149,7 @@ class ASTLogMelFeatureExtractor(ASTFeatureExtractor):
         batch = features[0].new_zeros(len(features), length, self.num_mel_bins)
         for row, of_clip in zip(batch, features, strict=True):
             row[: len(of_clip)] = of_clip
-        return batch.sub_(self.mean).div_(self.std * 2) if self.do_normalize else batch
+        return self.normalised(batch)
 
 
 def _converted(batch: dict[str, Tensor], return_tensors: str | TensorType | None) -> BatchFeature:

@@ -1,0 +1,136 @@
+"""Decoded and resampled sound of clips, held in memory as far as it fits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..audio.fbank import num_frames
+from ..codes.encoding import check_bad_share
+from ..models.audioformer.waveform_audioformer import leave_parents_threads, resample
+from .clip_table import ClipTable
+
+__all__ = ["WaveformCache"]
+
+logger = logging.getLogger(__name__)
+
+
+class WaveformCache:
+    """The waveforms of some clips of a table, by their index there: float32 (samples,) at one sampling rate.
+
+    All clips are decoded once now, with a progress bar, and held until `max_gigabytes` are full. From there on a clip
+    is decoded each time it is asked for; then bad ones are met late, or with `skip_bad`, which must know them, all
+    clips are decoded once all the same. Forked workers share the memory of their parent; processes that train together
+    hold a copy each.
+
+    Args:
+        clips: Clips with sound.
+        indices: Which of them.
+        sampling_rate: In Hz.
+        skip_bad: Whether clips that cannot be used are left out, and listed in `failures`, instead of raised.
+        max_gigabytes: Memory for waveforms; an hour at 16 kHz takes 0.23.
+
+    Attributes:
+        failures: Why clips were left out, by their index; `index in cache` tells whether a clip can be used.
+
+    Raises:
+        ValueError: The clips are a store of codes; or a clip cannot be read or is shorter than a frame of log-mels (the
+            message names it), or with `skip_bad` more than a fifth of them are.
+    """
+
+    def __init__(
+        self,
+        clips: ClipTable,
+        indices: Sequence[int],
+        sampling_rate: int,
+        *,
+        skip_bad: bool = False,
+        max_gigabytes: float = 4.0,
+    ):
+        if clips.codes is not None:
+            raise ValueError(
+                "the clips are a store of codes, which holds no sound; give the data set that it was encoded from"
+            )
+        self.clips = clips
+        self.sampling_rate = sampling_rate
+        self.failures: dict[int, str] = {}
+        self._held: dict[int, np.ndarray] = {}
+        self._num_samples: dict[int, int] = {}
+        self._indices = frozenset(indices)
+        self._fill(skip_bad, int(max_gigabytes * 1e9))
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._indices and index not in self.failures
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """The waveform of a clip, not to be changed.
+
+        Raises:
+            KeyError: It is none of the clips that the cache was made for, or was left out.
+            ValueError: It cannot be used; the message names it.
+        """
+        if index in self._held:
+            return self._held[index]
+        if index not in self:
+            raise KeyError(f"clip {index} is not in this cache: {self.failures.get(index, 'it was not asked for')}")
+        return self._decoded(index)
+
+    def num_samples(self, index: int) -> int:
+        """The length of a clip's waveform; it is decoded for it only if it never was."""
+        if index not in self._num_samples:
+            self._num_samples[index] = len(self[index])
+        return self._num_samples[index]
+
+    def _fill(self, skip_bad: bool, max_bytes: int) -> None:
+        from accelerate import PartialState
+        from tqdm.auto import tqdm
+
+        is_main = PartialState().is_main_process
+        size, is_full = 0, False
+        for index in tqdm(sorted(self._indices), desc="decode", unit="clip", dynamic_ncols=True, disable=not is_main):
+            try:
+                waveform = self._decoded(index)
+            except ValueError as error:
+                if not skip_bad:
+                    raise ValueError(f"{error} (--data.skip_bad true leaves such clips out)") from error
+                self.failures[index] = str(error)
+                continue
+            self._num_samples[index] = len(waveform)
+            is_full = is_full or size + waveform.nbytes > max_bytes
+            if not is_full:
+                self._held[index] = waveform
+                size += waveform.nbytes
+            elif not skip_bad:
+                break
+        if is_main:
+            self._report(size, is_full)
+        check_bad_share({self.clips.ids[index]: reason for index, reason in self.failures.items()}, len(self._indices))
+
+    def _decoded(self, index: int) -> np.ndarray:
+        leave_parents_threads()
+        clip_id = self.clips.ids[index]
+        try:
+            audio = self.clips.load(index)
+            waveform = resample(torch.from_numpy(audio["array"]), audio["sampling_rate"], self.sampling_rate).numpy()
+            if num_frames(len(waveform), self.sampling_rate) == 0:
+                raise ValueError(
+                    f"{len(waveform)} samples at {self.sampling_rate} Hz are less than one frame of log-mels; leave "
+                    "the clip out or pad it with silence"
+                )
+        except (ValueError, OSError) as error:
+            raise ValueError(str(error) if clip_id in str(error) else f"{clip_id}: {error}") from error
+        return waveform
+
+    def _report(self, size: int, is_full: bool) -> None:
+        for reason in self.failures.values():
+            logger.warning("left out: %s", reason)
+        if is_full:
+            logger.warning(
+                "%d of %d clips (%.1f GB) are held in memory; the others are decoded each time they are heard",
+                len(self._held),
+                len(self._indices),
+                size / 1e9,
+            )

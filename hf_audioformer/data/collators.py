@@ -11,7 +11,7 @@ import torch
 
 from ..models.audioformer.configuration_audioformer import special_token_id
 
-__all__ = ["CodeCollator", "CompanionCollator", "MaskedCodeCollator"]
+__all__ = ["CodeCollator", "CompanionCollator", "MaskedCodeCollator", "stack_labels"]
 
 IGNORED_LABEL = -100
 
@@ -36,14 +36,7 @@ class CodeCollator:
             "input_ids": _pad(codes, self.pad_token_id),
             "attention_mask": _pad([np.ones(len(code), dtype=np.int64) for code in codes], 0),
         }
-        labelled = ["labels" in clip for clip in clips]
-        if any(labelled):
-            if not all(labelled):
-                raise ValueError(
-                    f"clip {labelled.index(False)} of the batch has no 'labels' and others have; label all or none"
-                )
-            batch["labels"] = _stack_labels([clip["labels"] for clip in clips])
-        return batch
+        return batch | stack_labels(clips)
 
 
 @dataclass(frozen=True)
@@ -197,12 +190,24 @@ def _pad(sequences: Sequence[np.ndarray], value: int) -> torch.Tensor:
     return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
 
 
-def _stack_labels(labels: Sequence[Any]) -> torch.Tensor:
-    """Class indices as int64 (batch,), all else (also integer multi-hot) as float32."""
-    tensors = [torch.as_tensor(label) for label in labels]
+def stack_labels(clips: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    """The `labels` of clips, if they have any: class indices as int64 (batch,), all else (also integer multi-hot) as
+    float32.
+
+    Raises:
+        ValueError: Labels for some of the clips only, or of different shapes.
+    """
+    labelled = ["labels" in clip for clip in clips]
+    if not any(labelled):
+        return {}
+    if not all(labelled):
+        raise ValueError(
+            f"clip {labelled.index(False)} of the batch has no 'labels' and others have; label all or none"
+        )
+    tensors = [torch.as_tensor(clip["labels"]) for clip in clips]
     if len({tensor.shape for tensor in tensors}) > 1:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
         raise ValueError(f"the labels of the batch have different shapes: {shapes}")
     stacked = torch.stack(tensors)
     is_class_index = stacked.ndim == 1 and not stacked.is_floating_point()
-    return stacked.to(torch.int64 if is_class_index else torch.float32)
+    return {"labels": stacked.to(torch.int64 if is_class_index else torch.float32)}

@@ -1,4 +1,4 @@
-"""Losses between the vectors of clips; those of the heads stand with the models."""
+"""Losses between the vectors of clips, and of a classifier's logits; other losses of heads stand with the models."""
 
 from typing import Literal, get_args
 
@@ -6,10 +6,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["Form", "MultiPositiveContrastiveLoss", "Similarity"]
+from .models.audioformer.modeling_audioformer import loss_of_problem
+
+__all__ = ["Form", "MultiPositiveContrastiveLoss", "Similarity", "classification_loss"]
 
 Form = Literal["supcon", "lsep"]
 Similarity = Literal["cosine", "dot"]
+
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
 
 # What a missing row is told by in place of its clip.
 MISSING = -1
@@ -126,6 +130,28 @@ class MultiPositiveContrastiveLoss(nn.Module):
         num_processes = len(all_rows) // len(rows)
         num_anchors = (all_clips[:, 1:] != MISSING).any(1).sum().clamp(min=1)
         return (losses * is_positive.any(1)).sum() * num_processes / num_anchors
+
+
+def classification_loss(logits: Tensor, labels: Tensor, problem_type: str, label_smoothing: float = 0.0) -> Tensor:
+    """Mean loss of a classifier, float32, for hard and for soft targets: what `AudioFormerForAudioClassification` has.
+
+    Transformers' own refuses probabilities for one label per clip, and the official AST code takes class 0 for them.
+
+    Args:
+        logits: (batch, num_labels).
+        labels: Class ids (batch,) of an integer dtype or probabilities (batch, num_labels) of a float dtype, for
+            cross-entropy; shares in [0, 1] or multi-hot rows (batch, num_labels), for binary cross-entropy.
+        problem_type: `"single_label_classification"` (cross-entropy) or `"multi_label_classification"` (binary).
+        label_smoothing: How much of a target is spread evenly over the classes, or over yes and no, in [0, 1).
+
+    Raises:
+        ValueError: An unknown problem, smoothing out of range, or labels that do not fit problem and classes.
+    """
+    if problem_type not in PROBLEM_TYPES:
+        raise ValueError(f"problem_type must be one of {', '.join(PROBLEM_TYPES)}, got {problem_type!r}")
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}")
+    return loss_of_problem(logits, labels, problem_type, label_smoothing=label_smoothing)
 
 
 def _logsumexp(values: Tensor, where: Tensor) -> Tensor:

@@ -619,7 +619,19 @@ class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
 
 
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: AudioFormerConfig) -> torch.Tensor:
-    """Mean loss of logits (batch, num_labels) for the problem type, class weights and label smoothing of `config`.
+    """Mean loss of logits (batch, num_labels) for the problem type, class weights and label smoothing of `config`."""
+    problem_type = config.problem_type or infer_problem_type(labels, config.num_labels)
+    return loss_of_problem(logits, labels, problem_type, config.class_weights, config.label_smoothing)
+
+
+def loss_of_problem(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    problem_type: str,
+    class_weights: Sequence[float] | None = None,
+    label_smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Mean loss of logits (batch, num_labels).
 
     It is computed in float32; class weights of single-label problems divide by their sum over the batch, as in torch.
     Single labels are class ids or, mixed by mixup, probabilities; probabilities of 0 and 1 give the loss of the ids.
@@ -628,13 +640,11 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: Audi
         ValueError: The labels fit neither the problem nor the number of classes.
     """
     logits = logits.float()
-    problem_type = config.problem_type or infer_problem_type(labels, config.num_labels)
-    weights = None if config.class_weights is None else logits.new_tensor(config.class_weights)
+    weights = None if class_weights is None else logits.new_tensor(class_weights)
     if problem_type == "single_label_classification":
-        smoothing = config.label_smoothing
         if labels.is_floating_point() and labels.shape == logits.shape:
             labels = labels.to(logits.dtype)
-            total = F.cross_entropy(logits, labels, weight=weights, label_smoothing=smoothing, reduction="sum")
+            total = F.cross_entropy(logits, labels, weight=weights, label_smoothing=label_smoothing, reduction="sum")
             return total / (len(labels) if weights is None else (labels @ weights).sum())
         if labels.is_floating_point() or labels.shape != logits.shape[:1]:
             raise ValueError(
@@ -642,7 +652,7 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: Audi
                 f"probabilities, shape {tuple(logits.shape)}; found {labels.dtype} {tuple(labels.shape)}. For several "
                 'labels per clip set problem_type="multi_label_classification".'
             )
-        return F.cross_entropy(logits, labels.long(), weight=weights, label_smoothing=smoothing)
+        return F.cross_entropy(logits, labels.long(), weight=weights, label_smoothing=label_smoothing)
     if problem_type == "multi_label_classification":
         if labels.shape != logits.shape:
             raise ValueError(
@@ -650,7 +660,7 @@ def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: Audi
                 f"{tuple(labels.shape)}. Turn class ids into multi-hot rows."
             )
         targets = labels.to(logits.dtype)
-        targets = targets * (1 - config.label_smoothing) + config.label_smoothing / 2
+        targets = targets * (1 - label_smoothing) + label_smoothing / 2
         return F.binary_cross_entropy_with_logits(logits, targets, weight=weights)
     if labels.numel() != logits.numel() or labels.shape[:1] != logits.shape[:1]:
         raise ValueError(f"regression takes {tuple(logits.shape)} values; found {tuple(labels.shape)}.")

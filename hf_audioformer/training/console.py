@@ -8,6 +8,8 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import logging
 
+from .averaging import AveragingResult
+
 __all__ = ["EpochLines", "quiet_transformers"]
 
 # What the Trainer adds to its measures: speeds, and the score that repeats one of them.
@@ -77,6 +79,14 @@ class EpochLines(TrainerCallback):
         is_last_of_epoch = "eval_loss" in logs or ("loss" in logs and args.eval_strategy == "no")
         if self._train_bar is not None and state.is_world_process_zero and is_last_of_epoch:
             self._train_bar.write(_line(state, self._losses, logs))
+
+    def show_average(self, state: TrainerState, result: AveragingResult) -> None:
+        """Says how averaged weights did, and whether they were kept."""
+        if state.is_world_process_zero:
+            kept = "kept" if result.kept else "not kept"
+            scores = "" if result.averaged is None else f": {result.metric} {result.averaged:.4f}"
+            before = "" if result.plain is None else f", {result.plain:.4f} without"
+            tqdm.write(f"averaged weights {kept}{scores}{before}")
 
     def close(self) -> None:
         """Ends the bars, also when training was interrupted, so that what is printed next has its own line."""

@@ -1,13 +1,17 @@
 """The one Trainer of all recipes: Transformers' own, with what it gets wrong for audio set right."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import (
+    ASTForAudioClassification,
     PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
@@ -18,19 +22,22 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import TrainOutput
 
+from .averaging import AveragingArguments, AveragingResult, WeightAverage, choose_weights
 from .checkpoints import check_finite, mark_complete, weights_held_here
 from .console import EpochLines, quiet_transformers
+from .interruption import StopOnSigterm
 from .launch import check_world_size, distributed_backend
+from .optimization import OptimizationArguments, decays, parameter_groups, step_schedule
+from .running_loss import RunningParts, read_running_loss, write_running_loss
+from .sampling import WholeStepSampler
 
-__all__ = ["AudioTrainer", "Objective", "WholeStepSampler", "trainer_arguments"]
+__all__ = ["AudioTrainer", "Objective", "trainer_arguments"]
 
 # A model and a batch to the mean loss, the model's outputs, and parts of the loss by name.
 Objective = Callable[[torch.nn.Module, dict[str, Any]], tuple[torch.Tensor, Any, dict[str, torch.Tensor]]]
-
-# Clips of so many steps are sorted by length together; fewer keep the order more random, more pad less.
-STEPS_SORTED_TOGETHER = 50
 
 # The Trainer's name of a setting that the recipes hold themselves, and theirs.
 _OWN_SETTINGS = {"output_dir": "output_dir", "seed": "seed", "resume_from_checkpoint": "resume"}
@@ -53,6 +60,8 @@ def trainer_arguments(
             "Leave it out; DeepSpeed on the CPU is launched with `accelerate launch` and the configuration "
             "deepspeed_zero2 or deepspeed_zero3."
         )
+    if chosen.get("enable_jit_checkpoint"):
+        raise ValueError("training.enable_jit_checkpoint is not read: on SIGTERM a checkpoint is written in any case")
     if chosen.get("save_total_limit") == 1:
         raise ValueError(
             "training.save_total_limit is 1; it must be at least 2, because the last one is deleted before the next "
@@ -75,7 +84,10 @@ class AudioTrainer(Trainer):
     * gives every step the same number of clips, however many processes share it (see [`WholeStepSampler`]),
     * tells data set and collator the epoch, also with several processes and after a resume within an epoch,
     * stops at a loss that is not finite, before the weights are changed,
-    * marks checkpoints that were written to their end (see [`newest_complete_checkpoint`]).
+    * restores every weight, and the sums of losses yet to be logged, when it resumes or takes the best checkpoint,
+    * marks checkpoints that were written to their end (see [`newest_complete_checkpoint`]),
+    * writes one on SIGTERM (see [`StopOnSigterm`]),
+    * has the right loss of several labels from Transformers' AST, with accumulation and several processes.
 
     Takes the keyword arguments of `transformers.Trainer`, and:
 
@@ -87,9 +99,14 @@ class AudioTrainer(Trainer):
             loss, which are logged beside it. It hands all of the batch that is not its own to the model; with
             accumulation it sees one micro-batch after the other.
         sampling_weights: How often each clip is drawn, see [`WholeStepSampler`].
+        optimization: Learning rates by layer and by epoch; by default those of `args` alone.
+        averaging: Averages of the weights, see [`WeightAverage`]; none by default. At the end of training the model
+            holds the average if the settings say so, and `averaging_result` how it did.
 
     Raises:
-        ValueError: The launch would train each process alone, or the loss became NaN or infinite.
+        ValueError: The launch would train each process alone, the loss became NaN or infinite, a checkpoint does not
+            hold all weights, or settings do not go together.
+        TrainingStopped: SIGTERM was received, and a checkpoint written.
     """
 
     model: PreTrainedModel
@@ -103,16 +120,23 @@ class AudioTrainer(Trainer):
         eval_collator: Any = None,
         objective: Objective | None = None,
         sampling_weights: np.ndarray | None = None,
+        optimization: OptimizationArguments | None = None,
+        averaging: AveragingArguments | None = None,
         **kwargs: Any,
     ):
         check_world_size(args)
         args.logging_nan_inf_filter = False  # it would hide such losses in the log
+        self.optimization = optimization or OptimizationArguments()
+        self._resumed_from: str | None = None
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        if isinstance(model, ASTForAudioClassification):
+            # Its loss of several labels ignores the count of items by which the Trainer would have it divide.
+            self.model_accepts_loss_kwargs = False
         self.eval_collator = eval_collator or self.data_collator
         self.objective: Objective | None = objective
         if objective is not None:
             self.loss_is_scaled_for_ga = False  # it gives means of micro-batches
-        self._parts = _MeanParts()
+        self._parts = RunningParts()
         self.sampler = WholeStepSampler(
             len(train_dataset),
             args.train_batch_size * args.world_size * args.gradient_accumulation_steps,
@@ -125,27 +149,120 @@ class AudioTrainer(Trainer):
         self._lines = EpochLines()
         self.add_callback(self._lines)
         self.add_callback(_TellEpoch(self.sampler, train_dataset, self.data_collator))
+        self.add_callback(_Resume(self))
+        self.average = self._make_average(averaging or AveragingArguments())
+        self.averaging_result: AveragingResult | None = None
+        if self.average is not None:
+            self.add_callback(self.average)
+        self._stop_on_sigterm = StopOnSigterm(self._any_process)
+        self.add_callback(self._stop_on_sigterm)
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        try:
-            return super().train(*args, **kwargs)
-        finally:
-            self._lines.close()
-            unset_hf_deepspeed_config()  # else `from_pretrained` would share out whatever is loaded next
+        with self._stop_on_sigterm:
+            try:
+                output = super().train(*args, **kwargs)
+                if self.average is not None:
+                    self.averaging_result = self._choose_weights(self.average)
+            finally:
+                self._lines.close()
+                unset_hf_deepspeed_config()  # else `from_pretrained` would share out whatever is loaded next
+        return output
+
+    def _any_process(self, flag: bool) -> bool:
+        if self.args.world_size == 1:
+            return flag
+        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.args.device), "sum"))
+
+    def _make_average(self, averaging: AveragingArguments) -> WeightAverage | None:
+        if averaging.kind == "none":
+            return None
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            raise ValueError(
+                f"averaging.kind is {averaging.kind!r}, but DeepSpeed or FSDP shares the weights out or holds them in "
+                "16 bits. Train by DDP (the accelerate configuration ddp), or set averaging.kind to none."
+            )
+        if self.args.max_steps <= 0 and averaging.from_epoch > self.args.num_train_epochs:
+            raise ValueError(
+                f"averaging.from_epoch is {averaging.from_epoch}, and training.num_train_epochs "
+                f"{self.args.num_train_epochs:g}: no weights would be averaged"
+            )
+        return WeightAverage(averaging)
+
+    def _choose_weights(self, average: WeightAverage) -> AveragingResult:
+        """Leaves the kept or the averaged weights in the model, and notes in the log how both did."""
+        metric = (self.args.metric_for_best_model or "loss").removeprefix("eval_")
+
+        def score() -> float:
+            measures = self.predict(cast(Dataset, self.eval_dataset), metric_key_prefix="averaging").metrics or {}
+            return measures[f"averaging_{metric}"]
+
+        result = choose_weights(
+            self.model,
+            average,
+            None if self.eval_dataset is None else score,
+            metric=metric,
+            greater_is_better=bool(self.args.greater_is_better),
+        )
+        if result.averaged is not None:
+            entry = {
+                f"plain_{metric}": result.plain,
+                f"averaged_{metric}": result.averaged,
+                "averaged_kept": result.kept,
+            }
+            entry |= {"epoch": self.state.epoch, "step": self.state.global_step}
+            self.state.log_history.append(cast(dict[str, float], entry))
+        self._lines.show_average(self.state, result)
+        return result
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        if self.optimization.decay_all:
+            return [name for name, _ in model.named_parameters()]
+        return [name for name in super().get_decay_parameter_names(model) if decays(name)]
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        if self.optimizer is None and self.optimization.has_own_rates:
+            optimizer_class, keywords = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(
+                self.args, self.model
+            )
+            if is_optimizer_factory(optimizer_class) or keywords.keys() & {"params", "model", "optimizer_dict"}:
+                raise ValueError(
+                    f"{optimizer_class.__name__} groups the weights by itself; optimization.layer_decay and "
+                    "head_factor need another optimizer, such as training.optim adamw_torch"
+                )
+            groups = parameter_groups(
+                self.model,
+                self.optimization,
+                learning_rate=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+                decayed=self.get_decay_parameter_names(self.model),
+            )
+            self.optimizer = optimizer_class(groups, **keywords)
+        return super().create_optimizer(model)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        if self.lr_scheduler is None and self.optimization.schedule == "step":
+            self.lr_scheduler = step_schedule(
+                cast(torch.optim.Optimizer, self.optimizer if optimizer is None else optimizer),
+                self.optimization,
+                warmup_steps=self.args.get_warmup_steps(num_training_steps),
+                steps_per_epoch=len(self.sampler) // self.sampler.clips_per_step,
+            )
+            self._created_lr_scheduler = True
+        return super().create_scheduler(num_training_steps, optimizer)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         return self.sampler
 
     def get_train_dataloader(self) -> DataLoader:
-        return _with_own_generator(super().get_train_dataloader())
+        return _with_own_workers(super().get_train_dataloader())
 
     def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
         with self._evaluating():
-            return _with_own_generator(super().get_test_dataloader(test_dataset))
+            return _with_own_workers(super().get_test_dataloader(test_dataset))
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         with self._evaluating():
-            return _with_own_generator(super().get_eval_dataloader(eval_dataset))
+            return _with_own_workers(super().get_eval_dataloader(eval_dataset))
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -200,80 +317,58 @@ class AudioTrainer(Trainer):
         check_finite(weights_held_here(model))
         with quiet_transformers():
             super()._save_checkpoint(model, trial)
+        checkpoint = f"{self._get_output_dir(trial=trial)}/checkpoint-{self.state.global_step}"
+        steps = self.state.global_step - self._globalstep_last_logged
+        write_running_loss(checkpoint, self.args.process_index, self._tr_loss, steps, self._parts)
+        if self.average is not None and self.args.should_save:
+            self.average.save(checkpoint)
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            mark_complete(f"{self._get_output_dir(trial=trial)}/checkpoint-{self.state.global_step}")
+            mark_complete(checkpoint)
+        self.accelerator.wait_for_everyone()  # before a process may leave
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Saves weights by their names in the model, because it is by those that the Trainer loads them.
+
+        Those of a stock AST have other names in its published format; the Trainer would load a third of them, if any,
+        and say so in a warning.
+        """
+        folder = str(self.args.output_dir if output_dir is None else output_dir)
+        if self.args.should_save:
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            model.save_pretrained(folder, state_dict=state_dict, save_original_format=False)
+            if self.processing_class is not None:
+                self.processing_class.save_pretrained(folder)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        tied = self.accelerator.unwrap_model(self.model).all_tied_weights_keys
+        wrong = {*load_result.missing_keys, *load_result.unexpected_keys} - {*tied}
+        if wrong:
+            raise ValueError(
+                f"a checkpoint in {self.args.output_dir} does not hold the weights of this model: it lacks, or has "
+                f"beside them, {', '.join(sorted(wrong)[:5])}. Resume with the settings and version it was made with."
+            )
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self._resumed_from = checkpoint
+            if self.average is not None:
+                self.average.load(checkpoint, self.model)
+
+    def go_on_with_loss(self) -> None:
+        """Takes up the sums of the losses yet to be logged, once the Trainer has set them to 0."""
+        if self._resumed_from is not None:
+            loss, steps = read_running_loss(self._resumed_from, self.args.process_index, self._parts, self.args.device)
+            self._tr_loss += loss
+            self._globalstep_last_logged -= steps
+            self._resumed_from = None
 
     def gather_weights(self) -> dict[str, torch.Tensor]:
         """The whole weights, also where processes hold shards; all processes must call it, the first one gets all."""
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             return self.accelerator.get_state_dict(self.model_wrapped)
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False).state_dict()
-
-
-class WholeStepSampler(Sampler[int]):
-    """Every clip once, in an order drawn from (seed, epoch), then from the beginning again until the last step is full.
-
-    So each step has `clips_per_step` clips (batch size times processes times accumulation), and its gradient does not
-    depend on how they are divided. A clip counts at most twice in an epoch unless a step is larger than the data set.
-    With `lengths` the clips of a step are of about one length, so that little is padded.
-
-    With `weights`, one per clip and not negative, as many clips are drawn with these frequencies and with replacement
-    (see [`hf_audioformer.data.labels.class_balanced_weights`]); the draw depends on (seed, epoch) as well.
-
-    Raises:
-        ValueError: There is not one weight per clip, or one is negative, not finite, or all are 0.
-    """
-
-    def __init__(
-        self,
-        num_clips: int,
-        clips_per_step: int,
-        seed: int = 0,
-        lengths: Sequence[int] | None = None,
-        weights: np.ndarray | None = None,
-    ):
-        if weights is not None and (
-            weights.shape != (num_clips,) or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() == 0
-        ):
-            raise ValueError(
-                f"sampling weights must be one number per clip ({num_clips}), finite, not negative and not all 0; got "
-                f"shape {weights.shape}, from {weights.min()} to {weights.max()}"
-            )
-        self.num_clips = num_clips
-        self.frequencies = None if weights is None else weights / weights.sum()
-        self.lengths = None if lengths is None else np.asarray(lengths)
-        self.clips_per_step = clips_per_step
-        self.seed = seed
-        self._epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Gives the order of another epoch from now on."""
-        self._epoch = epoch
-
-    def clips_of_step(self, step: int) -> list[int]:
-        """The clips of a step, counted from the beginning of training."""
-        epoch, position = divmod(step * self.clips_per_step, len(self))
-        return self._order(epoch)[position : position + self.clips_per_step].tolist()
-
-    def __len__(self) -> int:
-        return -(-self.num_clips // self.clips_per_step) * self.clips_per_step
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._order(self._epoch).tolist())
-
-    def _order(self, epoch: int) -> np.ndarray:
-        random = np.random.default_rng([self.seed, epoch])
-        if self.frequencies is None:
-            order = np.resize(random.permutation(self.num_clips), len(self))
-        else:
-            order = random.choice(self.num_clips, size=len(self), p=self.frequencies)
-        if self.lengths is None:
-            return order
-        pool = STEPS_SORTED_TOGETHER * self.clips_per_step
-        pools = [order[start : start + pool] for start in range(0, len(order), pool)]
-        ordered = np.concatenate([clips[np.argsort(self.lengths[clips], kind="stable")] for clips in pools])
-        return random.permutation(ordered.reshape(-1, self.clips_per_step)).reshape(-1)
 
 
 def _memory_advice(args: TrainingArguments) -> str:
@@ -290,29 +385,21 @@ def _lengths(dataset: Any) -> list[int]:
     return [len(dataset[index]["input_ids"]) for index in range(len(dataset))] if known is None else known
 
 
-def _with_own_generator(loader: DataLoader) -> DataLoader:
+def _with_own_workers(loader: DataLoader) -> DataLoader:
     """Keeps the start of workers from drawing from the global generator: persistent ones start again on resume, and
-    dropout would then differ from that of an unbroken run."""
-    getattr(loader, "base_dataloader", loader).generator = torch.Generator()
+    dropout would then differ from that of an unbroken run. And keeps workers alive that get the SIGTERM, too, on which
+    the training goes on until it has saved; they leave with it."""
+    base = getattr(loader, "base_dataloader", loader)
+    base.generator = torch.Generator()
+    if getattr(base.worker_init_fn, "func", None) is not _ignore_sigterm:
+        base.worker_init_fn = partial(_ignore_sigterm, base.worker_init_fn)
     return loader
 
 
-class _MeanParts:
-    """Means of the parts of the loss since they were last taken; they stay on their device until then."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, torch.Tensor] = {}
-        self._count = 0
-
-    def add(self, parts: Mapping[str, torch.Tensor]) -> None:
-        for name, value in parts.items():
-            self._sums[name] = self._sums.get(name, 0) + value.detach().float()
-        self._count += 1
-
-    def take(self) -> dict[str, torch.Tensor]:
-        means = {name: value / self._count for name, value in self._sums.items()}
-        self._sums, self._count = {}, 0
-        return means
+def _ignore_sigterm(then: Callable[[int], None] | None, worker: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if then is not None:
+        then(worker)
 
 
 class _TellEpoch(TrainerCallback):
@@ -326,3 +413,13 @@ class _TellEpoch(TrainerCallback):
     ) -> None:
         for receiver in self.receivers:
             receiver.set_epoch(int(state.epoch or 0))
+
+
+class _Resume(TrainerCallback):
+    """The first moment after a resume at which what the Trainer sums up may be set."""
+
+    def __init__(self, trainer: AudioTrainer):
+        self.trainer = trainer
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.trainer.go_on_with_loss()

@@ -25,7 +25,7 @@ __all__ = ["SpectrogramDataset"]
 
 
 class SpectrogramDataset(Dataset):
-    """Clips as normalised log-mels with their labels; made when they are asked for, 1 to 3 ms a clip.
+    """Clips as normalised log-mels with their labels; made when they are asked for: 1 to 8 ms for 5 s.
 
     An item is `{"input_values": float32 (frames, num_mel_bins), "clip_index": int, "labels": if there are any}`, with
     the frames of the clip, not padded, `extractor.max_length` at most: the first, or in training, with `augmentation`,

@@ -36,9 +36,7 @@ def dataset(tmp_path: Path) -> SpectrogramDataset:
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize(
-    ("overlap", "starts"), [(0.5, [0, 10, 13]), (0.0, [0, 13]), (0.8, [0, 4, 8, 12, 13])]
-)
+@pytest.mark.parametrize(("overlap", "starts"), [(0.5, [0, 10, 13]), (0.0, [0, 13]), (0.8, [0, 4, 8, 12, 13])])
 def test_windows_cover_each_clip_to_its_end(dataset: SpectrogramDataset, overlap: float, starts: list[int]) -> None:
     windows = WindowedDataset(dataset, overlap)
     expected = [(0, 0), *((1, start) for start in starts), (2, 0), (3, 0), (3, 1)]

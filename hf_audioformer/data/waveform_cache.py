@@ -59,6 +59,8 @@ class WaveformCache:
         self.failures: dict[int, str] = {}
         self._held: dict[int, np.ndarray] = {}
         self._num_samples: dict[int, int] = {}
+        # The last clip that is not held: windows of a long clip are asked for one after the other.
+        self._latest: tuple[int, np.ndarray] = (-1, np.empty(0, dtype=np.float32))
         self._indices = frozenset(indices)
         self._fill(skip_bad, int(max_gigabytes * 1e9))
 
@@ -76,7 +78,9 @@ class WaveformCache:
             return self._held[index]
         if index not in self:
             raise KeyError(f"clip {index} is not in this cache: {self.failures.get(index, 'it was not asked for')}")
-        return self._decoded(index)
+        if index != self._latest[0]:
+            self._latest = index, self._decoded(index)
+        return self._latest[1]
 
     def num_samples(self, index: int) -> int:
         """The length of a clip's waveform; it is decoded for it only if it never was."""

@@ -9,7 +9,9 @@ from torch.utils.data import DataLoader
 from transformers import ASTConfig
 
 from hf_audioformer.data.spectrogram_collator import SpectrogramCollator
-from hf_audioformer.models.ast.tokens_ast import patch_mask
+from hf_audioformer.models.ast.tokens_ast import keep_tokens, patch_mask
+
+from ..models.ast.tiny_ast import tiny_ast
 
 # A grid of 3 x 7 patches.
 CONFIG = ASTConfig(num_mel_bins=8, max_length=28, patch_size=4, frequency_stride=2, time_stride=4)
@@ -128,3 +130,19 @@ def test_refuses_clips_that_do_not_fit(clips: list[dict[str, Any]], message: str
 def test_settings_out_of_range(patch_dropout: float) -> None:
     with pytest.raises(ValueError, match=rf"patch_dropout is {patch_dropout}; it must be at least 0 and below 1"):
         SpectrogramCollator(CONFIG, 0.0, patch_dropout=patch_dropout)
+
+
+@pytest.mark.invariant
+def test_a_clip_scores_alone_as_beside_longer_ones_and_padding_matters_unless_ignored() -> None:
+    model = tiny_ast(num_mel_bins=8, max_length=28, patch_size=4, frequency_stride=2, time_stride=4)
+    keep_tokens(model)
+    clips = [clip(frames) for frames in (28, 9, 4)]
+    for ignore_padding in (True, False):
+        scores = []
+        for value in (0.0, 2.0):
+            collate = SpectrogramCollator(model.config, value, ignore_padding)
+            alone = torch.cat([model(**collate([one])).logits for one in clips])
+            torch.testing.assert_close(model(**collate(clips)).logits, alone, rtol=0, atol=1e-5)
+            scores.append(alone)
+        # Of the second clip the last patch that counts ends with padding; the third fills its patches.
+        assert torch.equal(scores[0][2], scores[1][2]) is ignore_padding

@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_decoded_when_asked_for(tone_folder: Path, caplog: 
     assert sum(counts.values()) == 4
     lengths = [cache.num_samples(index) for index in range(6)]
     assert sum(counts.values()) == 6
-    for index in range(6):
+    for index in (0, 0, 1, 2, 3, 3, 4, 5, 5):
         np.testing.assert_array_equal(cache[index], whole[index])
     assert lengths == [cache.num_samples(index) for index in range(6)] == [len(whole[index]) for index in range(6)]
     assert sum(counts.values()) == 9

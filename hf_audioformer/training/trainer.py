@@ -25,6 +25,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import TrainOutput
 
+from .adaptation import has_lora
 from .averaging import AveragingArguments, AveragingResult, WeightAverage, choose_weights
 from .checkpoints import check_finite, mark_complete, weights_held_here
 from .console import EpochLines, quiet_transformers
@@ -150,6 +151,8 @@ class AudioTrainer(Trainer):
         self.add_callback(self._lines)
         self.add_callback(_TellEpoch(self.sampler, train_dataset, self.data_collator))
         self.add_callback(_Resume(self))
+        if has_lora(model):
+            self._refuse_sharing("adaptation.kind is 'lora'")
         self.average = self._make_average(averaging or AveragingArguments())
         self.averaging_result: AveragingResult | None = None
         if self.average is not None:
@@ -176,17 +179,20 @@ class AudioTrainer(Trainer):
     def _make_average(self, averaging: AveragingArguments) -> WeightAverage | None:
         if averaging.kind == "none":
             return None
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            raise ValueError(
-                f"averaging.kind is {averaging.kind!r}, but DeepSpeed or FSDP shares the weights out or holds them in "
-                "16 bits. Train by DDP (the accelerate configuration ddp), or set averaging.kind to none."
-            )
+        self._refuse_sharing(f"averaging.kind is {averaging.kind!r}")
         if self.args.max_steps <= 0 and averaging.from_epoch > self.args.num_train_epochs:
             raise ValueError(
                 f"averaging.from_epoch is {averaging.from_epoch}, and training.num_train_epochs "
                 f"{self.args.num_train_epochs:g}: no weights would be averaged"
             )
         return WeightAverage(averaging)
+
+    def _refuse_sharing(self, setting: str) -> None:
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            raise ValueError(
+                f"{setting}, but DeepSpeed or FSDP shares the weights out or holds them in 16 bits. Train by DDP (the "
+                "accelerate configuration ddp), or change the setting."
+            )
 
     def _choose_weights(self, average: WeightAverage) -> AveragingResult:
         """Leaves the kept or the averaged weights in the model, and notes in the log how both did."""

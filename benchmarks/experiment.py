@@ -6,7 +6,7 @@ import json
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,21 @@ RESULT_FILES = ("results.json", "measures.json", "metrics.json")  # of finetune,
 
 
 @dataclass(frozen=True)
+class ChoiceTemplate:
+    """Settings that are chosen by the measure `by`, in each cell of the grid anew and without its tested part.
+
+    Each candidate of `among` is first run with `settings` added, in which `{inner}` stands for each of the
+    `num_inner` values that follow the cell's own value of the grid's variable `over`, round to the beginning.
+    """
+
+    among: dict[str, dict[str, Any]]
+    over: str
+    settings: dict[str, Any]
+    num_inner: int = 1
+    by: str = "score"
+
+
+@dataclass(frozen=True)
 class StageTemplate:
     """A command of `hf-audioformer` with its settings, in which `{seed}`, the grid's variables and the names of earlier
     stages (for their folders) stand for their values."""
@@ -29,6 +44,7 @@ class StageTemplate:
     command: str
     config: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
+    choose: ChoiceTemplate | None = None
 
 
 @dataclass(frozen=True)
@@ -47,14 +63,33 @@ class Experiment:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """One of the settings to choose from: its words of a command line, and the finished or planned trials of it."""
+
+    name: str
+    options: tuple[str, ...]
+    trials: tuple["Stage", ...]
+
+    def score(self, by: str) -> float:
+        """Mean of the measure over the trials."""
+        return statistics.mean(measures(trial)[by] for trial in self.trials)
+
+
+@dataclass(frozen=True)
 class Stage:
-    """A stage with every value in its place; `key` is a digest of all of them and names its folder."""
+    """A stage with every value in its place; `key` is a digest of all of them and names its folder.
+
+    With `candidates` the one of the highest mean measure `chosen_by` is added to the command, once all trials are
+    finished; of equals the first.
+    """
 
     key: str
     argv: tuple[str, ...]
     folder: Path
     needs: tuple[str, ...]
     label: str
+    candidates: tuple[Candidate, ...] = ()
+    chosen_by: str = "score"
 
     @property
     def log(self) -> Path:
@@ -73,9 +108,26 @@ class Stage:
         """Wall clock of the command, from its record."""
         return json.loads(self.record.read_text(encoding="utf-8"))["seconds"]
 
+    @property
+    def trials(self) -> list["Stage"]:
+        """What must be run to choose among the candidates."""
+        return [trial for candidate in self.candidates for trial in candidate.trials]
+
+    @property
+    def chosen(self) -> Candidate | None:
+        """The best candidate; None if there are none, or while trials are missing."""
+        if not self.candidates or not all(trial.finished for trial in self.trials):
+            return None
+        return max(self.candidates, key=lambda candidate: candidate.score(self.chosen_by))
+
+    @property
+    def settled_argv(self) -> tuple[str, ...]:
+        """`argv` with the settings that were chosen."""
+        return (*self.argv, *(self.chosen.options if self.chosen else ()))
+
     def command(self) -> list[str]:
         """What a shell would run, going on with what lies in the folder."""
-        argv = ["hf-audioformer", *self.argv, "--output_dir", str(self.folder)]
+        argv = ["hf-audioformer", *self.settled_argv, "--output_dir", str(self.folder)]
         options = {option.name for option in fields(arguments_class(self.argv[0]))}
         begun = self.folder.is_dir() and any(self.folder.iterdir())
         again = next((option for option in ("resume", "overwrite") if option in options), None)
@@ -117,6 +169,8 @@ def read_experiment(name: str) -> Experiment:
 
 
 def _filled(cls: Any, values: Mapping[str, Any], where: str) -> Any:
+    if values.get("choose") is not None:
+        values = {**values, "choose": _filled(ChoiceTemplate, values["choose"], f"{where}: choose")}
     try:
         return cls(**values)
     except TypeError as error:
@@ -145,7 +199,7 @@ def plan(experiment: Experiment, output_dir: Path) -> list[Run]:
         ValueError, FileNotFoundError: Unknown commands, configs, settings, or variables in braces.
     """
     return [
-        Run(variant, seed, cell, _stages(variant, templates, {"seed": seed, **cell}, output_dir))
+        Run(variant, seed, cell, _stages(variant, templates, {"seed": seed, **cell}, experiment.grid, output_dir))
         for seed in experiment.seeds
         for cell in experiment.cells()
         for variant, templates in experiment.variants.items()
@@ -153,20 +207,69 @@ def plan(experiment: Experiment, output_dir: Path) -> list[Run]:
 
 
 def _stages(
-    variant: str, templates: Sequence[StageTemplate], values: Mapping[str, Any], output_dir: Path
+    variant: str,
+    templates: Sequence[StageTemplate],
+    values: Mapping[str, Any],
+    grid: Mapping[str, Sequence[Any]],
+    output_dir: Path,
 ) -> dict[str, Stage]:
     stages: dict[str, Stage] = {}
     described = ", ".join([variant, *(f"{name} {value}" for name, value in values.items())])
     for template in templates:
         label = f"{template.name} ({described})"
-        folders = {name: stage.folder for name, stage in stages.items()}
-        options = _options(template, {**values, **folders}, label)
-        argv = (template.command, *([template.config] if template.config else []), *options)
-        parse_config(arguments_class(template.command), [*argv[1:], "--output_dir", "checked"], description="")
-        key = _key(template, _options(template, {**values, **{name: stages[name].key for name in stages}}, label))
-        used = tuple(stage.key for stage in stages.values() if any(str(stage.folder) in option for option in options))
-        stages[template.name] = Stage(key, argv, output_dir / "stages" / key, used, label)
+        stage = _stage(template, values, stages, label, output_dir)
+        if template.choose is not None:
+            stage = _with_candidates(stage, template, template.choose, values, stages, grid, label, output_dir)
+        stages[template.name] = stage
     return stages
+
+
+def _stage(
+    template: StageTemplate, values: Mapping[str, Any], before: Mapping[str, Stage], label: str, output_dir: Path
+) -> Stage:
+    options = _options(template, {**values, **{name: stage.folder for name, stage in before.items()}}, label)
+    argv = (template.command, *([template.config] if template.config else []), *options)
+    parse_config(arguments_class(template.command), [*argv[1:], "--output_dir", "checked"], description="")
+    key = _key(template, _options(template, {**values, **{name: stage.key for name, stage in before.items()}}, label))
+    used = tuple(stage.key for stage in before.values() if any(str(stage.folder) in option for option in options))
+    return Stage(key, argv, output_dir / "stages" / key, used, label)
+
+
+def _with_candidates(
+    stage: Stage,
+    template: StageTemplate,
+    choice: ChoiceTemplate,
+    values: Mapping[str, Any],
+    before: Mapping[str, Stage],
+    grid: Mapping[str, Sequence[Any]],
+    label: str,
+    output_dir: Path,
+) -> Stage:
+    """The stage with the trials of its candidates, on which its key and its start depend."""
+    if choice.over not in grid:
+        raise ValueError(f"{label}: choose.over is {choice.over!r}; the grid has {', '.join(grid)}")
+    own = grid[choice.over].index(values[choice.over])
+    inner = [grid[choice.over][(own + step) % len(grid[choice.over])] for step in range(1, choice.num_inner + 1)]
+    candidates = []
+    for name, settings in choice.among.items():
+        changed = replace(template, settings={**template.settings, **settings, **choice.settings}, choose=None)
+        trials = [
+            _stage(changed, {**values, "inner": value}, before, f"{label}: {name}, trial on {value}", output_dir)
+            for value in inner
+        ]
+        options = _options(replace(template, settings=settings), values, label)
+        candidates.append(Candidate(name, tuple(options), tuple(trials)))
+    keys = [trial.key for candidate in candidates for trial in candidate.trials]
+    digest = hashlib.sha256(json.dumps([stage.key, choice.by, keys]).encode()).hexdigest()
+    key = f"{stage.key.rpartition('-')[0]}-{digest[:10]}"
+    return replace(
+        stage,
+        key=key,
+        folder=stage.folder.with_name(key),
+        needs=(*stage.needs, *keys),
+        candidates=tuple(candidates),
+        chosen_by=choice.by,
+    )
 
 
 def _options(template: StageTemplate, values: Mapping[str, Any], label: str) -> list[str]:
@@ -248,7 +351,19 @@ def table(experiment: Experiment, runs: Sequence[Run]) -> str:
         for variant in experiment.variants
     ]
     head = [f"### {experiment.title}", "", experiment.question, ""]
-    return "\n".join([*head, *rows, "", *([f"Each figure is a mean over {grid}."] if grid else []), "", *commands])
+    notes = [*([f"Each figure is a mean over {grid}."] if grid else []), *_choices(runs)]
+    return "\n".join([*head, *rows, "", *notes, "", *commands])
+
+
+def _choices(runs: Sequence[Run]) -> list[str]:
+    """A line for each candidate that was chosen anywhere: in which cells."""
+    cells: dict[str, list[str]] = {}
+    for run in runs:
+        for stage in run.stages.values():
+            if stage.chosen is not None:
+                cell = " ".join(map(str, run.cell.values()))
+                cells.setdefault(f"{run.variant}: {stage.chosen.name}", []).append(cell)
+    return [f"Chosen without the tested part, {name}: {', '.join(dict.fromkeys(of))}." for name, of in cells.items()]
 
 
 def _mean_and_spread(of_seeds: Sequence[Sequence[Mapping[str, float]]], measure: str) -> str:

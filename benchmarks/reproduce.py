@@ -66,7 +66,7 @@ def _finish(stage: Stage, exit_code: int, seconds: float, failures: dict[str, st
     if exit_code:
         failures[stage.key] = f"exit code {exit_code}: {_last_line(stage.log)} ({stage.log})"
         return f"failed after {seconds:.0f} s"
-    stage.record.write_text(json.dumps({"argv": stage.argv, "seconds": seconds}), encoding="utf-8")
+    stage.record.write_text(json.dumps({"argv": stage.settled_argv, "seconds": seconds}), encoding="utf-8")
     return f"done in {seconds:.0f} s"
 
 
@@ -125,7 +125,8 @@ def _unique(runs: Mapping[str, Sequence[Run]]) -> list[Stage]:
     """Each stage once, where it is first wanted, in that order."""
     stages: dict[str, Stage] = {}
     for stage in (stage for of in runs.values() for run in of for stage in run.stages.values()):
-        stages.setdefault(stage.key, stage)
+        for needed in (*stage.trials, stage):
+            stages.setdefault(needed.key, needed)
     return list(stages.values())
 
 

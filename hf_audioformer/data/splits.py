@@ -50,6 +50,13 @@ class SplitArguments:
     run_folds: list[str | int] | None = field(
         default=None, metadata={"help": "run only these folds (values of the column, or 1 to num_folds); default all"}
     )
+    without_folds: list[str | int] = field(
+        default_factory=list,
+        metadata={
+            "help": "for kind folds: leave the clips of these folds out altogether, to choose settings without them "
+            "(nested cross-validation)"
+        },
+    )
     test_fraction: float = field(default=0.2, metadata={"help": "for kind fraction: share of the clips tested"})
     validation_fraction: float = field(
         default=0.1, metadata={"help": "share of the training clips used for validation; 0 for none"}
@@ -67,6 +74,8 @@ class SplitArguments:
         if (self.column is not None) != (self.kind in ("column", "folds")):
             need = "needs a column" if self.column is None else f"does not use column={self.column!r} (group_column?)"
             raise ValueError(f"kind={self.kind!r} {need}")
+        if self.without_folds and self.kind != "folds":
+            raise ValueError(f"kind={self.kind!r} does not use without_folds={self.without_folds}; kind folds does")
         if not 0 < self.test_fraction < 1:
             raise ValueError(f"test_fraction must lie between 0 and 1, got {self.test_fraction}")
         if not 0 <= self.validation_fraction < 1:
@@ -114,9 +123,11 @@ def _train_and_test(
         yield Split("fraction", _where(~test), [], _where(test))
     elif arguments.kind == "folds":
         values = _text_column(clips, column)
-        for value in _chosen(sorted_names(values.tolist()), arguments.run_folds):
+        names = sorted_names(values.tolist())
+        left_out = _chosen(names, arguments.without_folds, "without_folds")
+        for value in _chosen([name for name in names if name not in left_out], arguments.run_folds):
             test = values == value
-            yield Split(f"{column}_{value}", _where(~test), [], _where(test))
+            yield Split(f"{column}_{value}", _where(~test & ~np.isin(values, left_out)), [], _where(test))
     else:
         folds = _deal(targets, groups, arguments.num_folds, arguments.seed)
         for name in _chosen([str(fold + 1) for fold in range(arguments.num_folds)], arguments.run_folds):
@@ -216,10 +227,10 @@ def _text_column(clips: ClipTable, name: str) -> np.ndarray:
     return np.asarray([str(value) for value in values])
 
 
-def _chosen(names: list[str], wanted: Sequence[str | int] | None) -> list[str]:
+def _chosen(names: list[str], wanted: Sequence[str | int] | None, argument: str = "run_folds") -> list[str]:
     unknown = [str(name) for name in wanted or [] if str(name) not in names]
     if unknown:
-        raise ValueError(f"run_folds names {unknown[0]!r}; the folds are {', '.join(names)}")
+        raise ValueError(f"{argument} names {unknown[0]!r}; the folds are {', '.join(names)}")
     return names if wanted is None else [str(name) for name in wanted]
 
 

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import yaml
 
-from benchmarks.experiment import EXPERIMENTS, Experiment, Run, StageTemplate, plan, read_experiment, table
+from benchmarks.experiment import (
+    EXPERIMENTS,
+    ChoiceTemplate,
+    Experiment,
+    Run,
+    StageTemplate,
+    plan,
+    read_experiment,
+    table,
+)
 
 PRETRAIN = StageTemplate("pretrain", "pretrain", "pretrain", {"data.hold_out": ["fold={fold}"]})
 TUNED = {"split.run_folds": ["{fold}"], "model.checkpoint": "{pretrain}", "seed": "{seed}"}
@@ -135,3 +144,42 @@ def test_files_that_are_no_experiment(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(content))
     with pytest.raises(ValueError, match=r"variant 'one': .*'setings'; the keys are name, command, config, settings"):
         read_experiment(str(file))
+
+
+CHOICE = ChoiceTemplate(
+    among={"slow": {"training.learning_rate": 1e-5}, "fast": {"training.learning_rate": 1e-3}},
+    over="fold",
+    settings={"split.run_folds": ["{inner}"], "split.without_folds": ["{fold}"], "seed": 0},
+    num_inner=2,
+)
+
+
+@pytest.mark.unit
+def test_settings_are_chosen_by_trials_without_the_tested_part(tmp_path: Path) -> None:
+    sample = replace(experiment(one=[replace(RANDOM, choose=CHOICE)]), grid={"fold": [1, 2, 4]}, seeds=[3])
+    runs = plan(sample, tmp_path)
+    stage = runs[1].stages["finetune"]
+    trials = [trial.argv[2:] for trial in stage.trials]
+    expected = [
+        *["--split.run_folds", '["4"]', "--seed", "0", "--training.learning_rate", "1e-05"],
+        *["--split.without_folds", '["2"]'],
+    ]
+    assert trials[0] == tuple(expected)
+    assert [trial[1] for trial in trials] == ['["4"]', '["1"]'] * 2
+    assert {trial[-1] for trial in trials} == {'["2"]'}
+    assert stage.needs == tuple(trial.key for trial in stage.trials)
+    assert stage.key not in {run.stages["finetune"].key for run in (runs[0], runs[2])}
+
+    for trial, score in zip(stage.trials, [0.9, 0.1, 0.6, 0.5], strict=True):
+        assert stage.chosen is None
+        finish(trial.folder, [{"score": score, "metrics": {}}], seconds=1)
+    assert stage.chosen is not None
+    assert stage.chosen.name == "fast"
+    assert stage.command()[-4:] == ["--training.learning_rate", "0.001", "--output_dir", str(stage.folder)]
+    assert "Chosen without the tested part, one: fast: 2." in table(sample, runs)
+
+
+@pytest.mark.fault
+def test_a_choice_is_over_a_variable_of_the_grid(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"choose\.over is 'speaker'; the grid has fold"):
+        plan(experiment(one=[replace(RANDOM, choose=replace(CHOICE, over="speaker"))]), tmp_path)

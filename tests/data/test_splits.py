@@ -118,6 +118,14 @@ def test_only_the_folds_asked_for_run() -> None:
 
 
 @pytest.mark.unit
+def test_folds_can_be_left_out_altogether() -> None:
+    clips = clip_table([0, 1] * 9, fold=["a"] * 6 + ["b"] * 6 + ["c"] * 6)
+    arguments = SplitArguments(kind="folds", column="fold", without_folds=["b"], validation_fraction=0)
+    first, last = list(range(6)), list(range(12, 18))
+    assert make_splits(clips, arguments) == [Split("fold_a", last, [], first), Split("fold_c", first, [], last)]
+
+
+@pytest.mark.unit
 def test_column_names_the_parts() -> None:
     clips = clip_table([0, 1, 0, 1, 0, 1], split=["train", "train", "dev", "dev", "test", "test"])
     (split,) = make_splits(clips, SplitArguments(kind="column", column="split", validation_values=["dev"]))
@@ -193,6 +201,15 @@ def test_settings_out_of_range(settings_given: dict[str, Any], message: str) -> 
             {"kind": "folds", "column": "part", "run_folds": ["tset"]},
             "run_folds names 'tset'; the folds are dev, test, train",
         ),
+        (
+            {"kind": "folds", "column": "part", "without_folds": ["tset"]},
+            "without_folds names 'tset'; the folds are dev, test, train",
+        ),
+        (
+            {"kind": "folds", "column": "part", "run_folds": ["test"], "without_folds": ["test"]},
+            "run_folds names 'test'; the folds are dev, train",
+        ),
+        ({"without_folds": [1]}, "kind='fraction' does not use without_folds=\\[1\\]"),
         ({"kind": "folds", "column": "take"}, "column 'take' has no value for clip '2'"),
         (
             {"kind": "folds", "column": "part", "group_column": "pair", "validation_fraction": 0},

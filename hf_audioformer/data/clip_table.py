@@ -34,7 +34,8 @@ class ClipTable:
     `table` has the columns `id` (str, unique), `label` (class index) or, when `multi_label`, `labels` (list of class
     indices), what `load_row` needs to make the sound (by default `audio` = {"bytes", "path"}), and all else the source
     has, such as `fold`, `speaker`, `split`.
-    `label_names[i]` is the name of class i. Clips of a code store have `codes` in place of sound.
+    `label_names[i]` is the name of class i; without labels there are none, and neither column. Clips of a code store
+    have `codes` in place of sound.
     """
 
     table: datasets.Dataset
@@ -70,7 +71,13 @@ class ClipTable:
         return self.load_row(self.table[index])
 
     def targets(self, indices: Sequence[int] | None = None) -> np.ndarray:
-        """Labels of the clips (default: all): int64 (clips,); if `multi_label` multi-hot float32 (clips, classes)."""
+        """Labels of the clips (default: all): int64 (clips,); if `multi_label` multi-hot float32 (clips, classes).
+
+        Raises:
+            ValueError: The clips have no labels.
+        """
+        if not self.label_names:
+            raise ValueError("the clips have no labels; they can be encoded and pretrained on, and no more")
         table = self.table if indices is None else self.table.select(indices)
         if not self.multi_label:
             return np.asarray(table["label"][:], dtype=np.int64)

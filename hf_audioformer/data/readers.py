@@ -39,6 +39,7 @@ def read_clips(
     label_names: Sequence[str] | None = None,
     hub_config: str | None = None,
     revision: str | None = None,
+    needs_labels: bool = True,
 ) -> ClipTable:
     """Read labelled clips; no audio is decoded yet.
 
@@ -58,6 +59,8 @@ def read_clips(
     default, if the column is named "labels", holds lists, or holds text with `label_separator`.
     `label_names` fixes the classes and their order (those of a checkpoint, say); by default the order of the source's
     `ClassLabel`, otherwise the names found, sorted.
+    Where labels are not needed, clips may have none: a folder with files anywhere below it, or no column of a usual
+    name.
 
     Raises:
         ValueError: columns missing or ambiguous, no clips, bad labels, repeated ids, paths that leave their folder.
@@ -73,7 +76,7 @@ def read_clips(
         codes = StoredCodes.open(source)
         table, load_row = codes.clips(), codes.no_sound
     elif os.path.isdir(source):
-        table = _read_folder(Path(source), audio_column, audio_root)
+        table = _read_folder(Path(source), audio_column, audio_root, needs_labels)
     elif source.endswith(".csv"):
         table = _read_csv(Path(source), audio_column, audio_root)
     elif source.endswith(".parquet"):
@@ -83,18 +86,25 @@ def read_clips(
     if len(table) == 0:
         raise ValueError(f"{source}: no clips found")
     _check_unique_ids(table["id"], source)
+    if not needs_labels and label_column is None and not {"label", "labels"} & {*table.column_names}:
+        return ClipTable(table, (), False, load_row, codes)
     column = _choose_column(table.column_names, label_column, ("label", "labels"), "label_column", source)
     table, names, multi_label = index_labels(table, column, label_separator, multi_label, label_names, source)
     return ClipTable(table, names, multi_label, load_row, codes)
 
 
-def _read_folder(folder: Path, audio_column: str | None, audio_root: str | os.PathLike[str] | None) -> datasets.Dataset:
+def _read_folder(
+    folder: Path, audio_column: str | None, audio_root: str | os.PathLike[str] | None, needs_labels: bool
+) -> datasets.Dataset:
     lists = clip_lists(folder)
     if lists:
         return _dataset_of_rows([row for clip_list in lists for row in _known_rows(folder, clip_list)])
     if (folder / "metadata.csv").is_file():
         return _read_csv(folder / "metadata.csv", audio_column, audio_root)
-    rows = [_folder_row(folder, path) for path in _audio_files(folder)]
+    files = _audio_files(folder)
+    if not needs_labels and any(_folder_and_class(folder, file)[1] is None for file in files):
+        return _dataset_of_rows([_file_row(folder, file) for file in files])
+    rows = [_folder_row(folder, file) for file in files]
     if not rows:
         raise ValueError(
             f"{folder}: no clips found; expected metadata.csv, or one subfolder per class with files "
@@ -142,17 +152,25 @@ def _audio_files(folder: Path) -> list[Path]:
     return [path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES]
 
 
-def _folder_row(folder: Path, path: Path) -> dict[str, Any]:
-    """[split/]class/file -> a row."""
-    name = path.relative_to(folder)
-    *parents, _ = name.parts
+def _file_row(folder: Path, path: Path) -> dict[str, Any]:
+    return {"id": path.relative_to(folder).as_posix(), "audio": {"bytes": None, "path": str(path)}}
+
+
+def _folder_and_class(folder: Path, path: Path) -> tuple[str | None, str | None]:
+    """Of [split/]class/file the split and the class; without a class if the file lies elsewhere."""
+    *parents, _ = path.relative_to(folder).parts
     split = parents.pop(0) if len(parents) == 2 and parents[0].lower() in SPLIT_FOLDERS else None
-    if len(parents) != 1:
+    return split, parents[0] if len(parents) == 1 else None
+
+
+def _folder_row(folder: Path, path: Path) -> dict[str, Any]:
+    split, label = _folder_and_class(folder, path)
+    if label is None:
         raise ValueError(
             f"{path}: cannot tell its class; without metadata.csv files must lie in {folder}/<class>/ or "
             f"{folder}/<split>/<class>/"
         )
-    row = {"id": name.as_posix(), "audio": {"bytes": None, "path": str(path)}, "label": parents[0]}
+    row = _file_row(folder, path) | {"label": label}
     return row if split is None else row | {"split": split}
 
 

@@ -43,7 +43,7 @@ def load_waveforms(
 def _read(sources: Sequence[str], hold_out: Sequence[HoldOut], only_held_out: bool) -> Iterator[Audio]:
     whole = [source for source in sources if _is_whole_folder(source, hold_out)]
     described = [source for source in sources if source not in whole]
-    tables = [read_clips(source) for source in described]
+    tables = [read_clips(source, needs_labels=False) for source in described]
     left_out = dict(zip(described, zip(tables, held_out_clips(described, tables, hold_out), strict=True), strict=True))
     for source in sources:
         if source in left_out:

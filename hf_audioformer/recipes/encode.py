@@ -225,7 +225,7 @@ class EncodeJob:
             ValueError: The source is itself a code store, or the codec lacks the codebooks.
         """
         extractor = _load_extractor(arguments.codec)
-        clips = read(arguments.data)
+        clips = read(arguments.data, needs_labels=False)
         if clips.codes is not None:
             raise ValueError(f"data.source is {arguments.data.source}, a code store; give what it was encoded from.")
         return cls(arguments, clips, extractor, rank)

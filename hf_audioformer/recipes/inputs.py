@@ -55,7 +55,7 @@ class SubsetArguments:
             )
 
 
-def read(arguments: ReadingArguments) -> ClipTable:
+def read(arguments: ReadingArguments, *, needs_labels: bool = True) -> ClipTable:
     """The clips that the arguments name, read by `read_clips`.
 
     Raises:
@@ -69,6 +69,7 @@ def read(arguments: ReadingArguments) -> ClipTable:
         multi_label=arguments.multi_label,
         hub_config=arguments.hub_config,
         revision=arguments.revision,
+        needs_labels=needs_labels,
     )
 
 

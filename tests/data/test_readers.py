@@ -65,6 +65,27 @@ def test_folder_with_splits_above_the_classes(write: Write) -> None:
 
 
 @pytest.mark.unit
+def test_sound_without_labels(write: Write) -> None:
+    folder = write(**{"a.wav": None, "night/2026/b.wav": None, "list.csv": "path\na.wav\n"})
+    for source, ids in ((folder, ["a.wav", "night/2026/b.wav"]), (folder / "list.csv", ["a.wav"])):
+        clips = read_clips(source, needs_labels=False)
+        assert clips.ids == ids
+        assert clips.label_names == ()
+        assert clips.load(0)["array"].shape == (800,)
+        with pytest.raises(ValueError, match="the clips have no labels"):
+            clips.targets()
+        with pytest.raises(ValueError, match=r"cannot tell its class|label_column is not clear"):
+            read_clips(source)
+
+
+@pytest.mark.unit
+def test_labels_that_are_not_needed_are_read_where_they_are(write: Write) -> None:
+    clips = read_clips(write(**{"dog/a.wav": None, "cat/b.wav": None}), needs_labels=False)
+    assert clips.label_names == ("cat", "dog")
+    np.testing.assert_array_equal(clips.targets(), [0, 1])
+
+
+@pytest.mark.unit
 def test_folder_with_metadata(write: Write) -> None:
     folder = write(
         **{"metadata.csv": "file_name,label,speaker\nx/a.wav,7,ann\nb.wav,10,bob\n", "x/a.wav": None, "b.wav": None}

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, AutoModelForMaskedLM, TrainerCallback
 
-from hf_audioformer import AudioFormerFeatureExtractor, cli
+from hf_audioformer import AudioFormerFeatureExtractor, cli, read_clips
 from hf_audioformer.data.clip_table import ClipTable
 from hf_audioformer.recipes import encode, pretrain
 from hf_audioformer.recipes.encode import CodecArguments, EncodeArguments
@@ -66,6 +66,25 @@ def test_two_steps_leave_a_checkpoint_and_the_measures(
     features = extractor(np.zeros(24_000), sampling_rate=24_000, return_tensors="pt")
     model = AutoModelForMaskedLM.from_pretrained(arguments.output_dir)
     assert model(**features).logits.shape == (1, 77, 2, 68)
+
+
+@pytest.mark.unit
+def test_sound_without_labels_is_encoded_and_pretrained_on(
+    arguments: PretrainArguments, tone_folder: Path, tiny_checkpoint: str, tmp_path: Path
+) -> None:
+    flat = str(tone_folder / "low")
+    store = str(tmp_path / "codes")
+    codec = CodecArguments(checkpoint=tiny_checkpoint)
+    encode.run(EncodeArguments(data=ReadingArguments(source=flat), output_dir=store, codec=codec))
+    weights = []
+    for source in (flat, store):
+        output = str(tmp_path / f"from_{Path(source).name}")
+        data = replace(arguments.data, sources=[source])
+        pretrain.run(replace(arguments, data=data, output_dir=output))
+        weights.append(Path(output, "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    with pytest.raises(ValueError, match="label_column is not clear, none has a usual name"):
+        read_clips(store)
 
 
 @pytest.mark.unit

@@ -334,6 +334,8 @@ def _launch(arguments: EncodeArguments, plan: StorePlan) -> bool:
     try:
         from .encode_engine import launch
     except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "datatrove":
+            raise  # something else that datatrove or we lack
         raise ImportError(
             f"--executor {arguments.executor} needs datatrove: pip install 'hf_audioformer[encode]'"
         ) from error

@@ -1,9 +1,11 @@
 """Changes of sound are drawn from their key alone, and do what they say."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 
-from hf_audioformer.audio import Audio
+from hf_audioformer.audio import Audio, augment
 from hf_audioformer.audio.augment import AudioAugmentation, AudioChange, apply_change
 
 RATE = 16_000
@@ -51,6 +53,26 @@ def test_noise_has_its_level_and_tilt(tilt: float) -> None:
     power = np.abs(np.fft.rfft(noise)) ** 2
     octaves_apart_db = 10 * np.log10(power[1000:2000].mean() / power[4000:8000].mean())
     assert octaves_apart_db == pytest.approx(12.0 * tilt, abs=1.0)
+
+
+@pytest.mark.unit
+def test_quick_noise_has_the_same_level_at_any_length() -> None:
+    audio: Audio = {"array": sine()[:15_991], "sampling_rate": RATE}  # a prime number of samples
+    change = AudioChange(**(NOTHING | {"noise_snr_db": 20.0, "noise_tilt": 0.7}))
+    quick, exact = (apply_change(audio, change, quick_noise=quick)["array"] for quick in (True, False))
+    for result in (quick, exact):
+        ratio_db = 20 * np.log10(np.std(audio["array"]) / np.std(result - audio["array"]))
+        assert ratio_db == pytest.approx(20.0, abs=0.1)
+    assert not np.array_equal(quick, exact)
+
+
+@pytest.mark.unit
+def test_no_noise_is_made_for_an_infinite_ratio_and_no_rate_rounded_at_speed_1() -> None:
+    audio: Audio = {"array": sine(), "sampling_rate": 11_025}
+    with patch.object(augment, "_noise", side_effect=AssertionError):
+        same = apply_change(audio, AudioChange(**(NOTHING | {"noise_snr_db": np.inf})))
+    np.testing.assert_array_equal(same["array"], sine())
+    assert same["sampling_rate"] == 11_025
 
 
 @pytest.mark.unit

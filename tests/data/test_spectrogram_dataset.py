@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hf_audioformer import ASTLogMelFeatureExtractor
+from hf_audioformer.audio.augment import apply_change
 from hf_audioformer.audio.spectrogram_augment import SpectrogramAugmentation, mix_log_mels, mix_waveforms
 from hf_audioformer.data import ClipTable, read_clips
 from hf_audioformer.data.spectrogram_dataset import SpectrogramDataset
@@ -149,6 +150,23 @@ def test_labels_of_several_classes_are_mixed_and_a_class_of_both_clips_counts_1(
             assert not labels[neither].any()
             shared += int(both.any() and place != change.partner)
     assert shared
+
+
+@pytest.mark.unit
+def test_a_partner_is_changed_by_draws_of_its_own(
+    clips: ClipTable, waveforms: WaveformCache, extractor: ASTLogMelFeatureExtractor
+) -> None:
+    augmentation = SpectrogramAugmentation(mixup=1.0, shift=0.5, gain_db=(-9.0, 9.0))
+    extractor.max_length = 100
+    change = augmentation.draw(0, 0, 0, 4)
+    assert change.partner is not None
+    sounds = [
+        apply_change({"array": waveforms[INDICES[place]], "sampling_rate": RATE}, sound)["array"]
+        for place, sound in ((0, change.sound), (change.partner, change.partner_sound))
+    ]
+    expected = extractor.log_mels(mix_waveforms(*sounds, change.weight), RATE)[0]
+    item = dataset(clips, waveforms, extractor, augmentation)[0]
+    torch.testing.assert_close(item["input_values"], extractor.normalised(expected), rtol=0, atol=1e-5)
 
 
 @pytest.mark.unit

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hf_audioformer.losses import MultiPositiveContrastiveLoss
+from hf_audioformer.losses import MultiPositiveContrastiveLoss, classification_loss
 
 FORMS = pytest.mark.parametrize("form", ["supcon", "lsep"])
 SIMILARITIES = pytest.mark.parametrize("similarity", ["cosine", "dot"])
@@ -202,7 +202,7 @@ def test_half_precision_is_computed_in_float32(form):
 
 SCRIPT = """
 import sys, torch
-from hf_audioformer.losses import MultiPositiveContrastiveLoss
+from hf_audioformer.losses import MultiPositiveContrastiveLoss, classification_loss
 anchors, companions, present, clip_ids = torch.load(sys.argv[1])
 torch.distributed.init_process_group("gloo")
 rank = torch.distributed.get_rank()
@@ -282,3 +282,56 @@ def test_settings_out_of_range(settings, message):
 def test_shapes_that_do_not_fit(anchors, companions, more, message):
     with pytest.raises(ValueError, match=message):
         MultiPositiveContrastiveLoss()(torch.ones(anchors), torch.ones(companions), **more)
+
+
+LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, -3.0]])
+SHARES = torch.tensor([[0.7, 0.0, 0.3], [0.25, 0.25, 0.5]])
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_of_shares_keeps_their_mass(smoothing: float) -> None:
+    """Against the sum over classes, clip by clip; ids are shares of 1."""
+    log_shares = LOGITS - LOGITS.exp().sum(1, keepdim=True).log()
+    targets = SHARES * (1 - smoothing) + smoothing / 3
+    expected = -sum(float(t * p) for t, p in zip(targets.flatten(), log_shares.flatten(), strict=True)) / 2
+    found = classification_loss(LOGITS, SHARES, "single_label_classification", smoothing)
+    assert float(found) == pytest.approx(expected, abs=1e-6)
+    ids = torch.tensor([2, 0])
+    by_id = classification_loss(LOGITS, ids, "single_label_classification", smoothing)
+    one_hot = torch.nn.functional.one_hot(ids, 3).float()
+    by_share = classification_loss(LOGITS, one_hot, "single_label_classification", smoothing)
+    torch.testing.assert_close(by_id, by_share)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_binary_cross_entropy_takes_shares(smoothing: float) -> None:
+    targets = SHARES * (1 - smoothing) + smoothing / 2
+    likely = 1 / (1 + (-LOGITS).exp())
+    expected = -(targets * likely.log() + (1 - targets) * (1 - likely).log()).mean()
+    found = classification_loss(LOGITS, SHARES, "multi_label_classification", smoothing)
+    torch.testing.assert_close(found, expected)
+    assert classification_loss(LOGITS.bfloat16(), SHARES, "multi_label_classification").dtype == torch.float32
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("problem_type", "labels", "smoothing", "message"),
+    [
+        ("regression", SHARES, 0.0, "problem_type must be one of single_label_classification, multi_label_class"),
+        ("multi_label_classification", SHARES, 1.0, r"label_smoothing must lie in \[0, 1\), got 1.0"),
+        (
+            "multi_label_classification",
+            torch.tensor([0, 1]),
+            0.0,
+            "multi-label classification takes one value per class",
+        ),
+        ("single_label_classification", SHARES[:1], 0.0, "takes integer class ids, shape"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(
+    problem_type: str, labels: torch.Tensor, smoothing: float, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        classification_loss(LOGITS, labels, problem_type, smoothing)

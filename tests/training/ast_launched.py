@@ -1,0 +1,98 @@
+"""Two steps of `AudioTrainer` on 32 fixed clips for a stock AST; run under a launcher, it saves what came out.
+
+ast_launched.py FOLDER
+
+Beside the cases, each process saves what it averaged in a run of its own, unbroken and resumed.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import PartialState
+from safetensors.torch import save_file
+
+from hf_audioformer.training.adaptation import AdaptationArguments, adapt
+from hf_audioformer.training.averaging import AveragingArguments
+from hf_audioformer.training.spectrogram import spectrogram_objective
+from hf_audioformer.training.trainer import AudioTrainer
+from tests.training.tiny_ast import make_clips, make_model, make_trainer, weights_of
+
+CE, BCE = "single_label_classification", "multi_label_classification"
+
+
+class Case(NamedTuple):
+    problem_type: str
+    labels: str
+    by_objective: bool
+    adaptation: Any = "full"
+
+
+CASES = {
+    "ce": Case(CE, "hard", False),
+    "ce_objective": Case(CE, "hard", True),
+    "ce_soft_objective": Case(CE, "soft", True),
+    "bce": Case(BCE, "hard", False),
+    "bce_objective": Case(BCE, "hard", True),
+    "bce_soft": Case(BCE, "soft", False),
+    "bce_soft_objective": Case(BCE, "soft", True),
+    "head": Case(CE, "hard", True, "head"),
+    "lora": Case(CE, "hard", True, "lora"),
+}
+
+
+def labels_of(case: Case) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    if case.problem_type == CE and case.labels == "hard":
+        return torch.arange(32) % 3
+    values = torch.rand(32, 3, generator=generator)
+    if case.labels == "hard":
+        return (values < 0.4).float()
+    return values / values.sum(1, keepdim=True) if case.problem_type == CE else values
+
+
+def train(case: Case, batch: int, accumulation: int, folder: Path) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """Two steps; the losses and the weights after them."""
+    model = make_model(hidden_dropout_prob=0.0, problem_type=case.problem_type)
+    adapt(model, AdaptationArguments(kind=case.adaptation))
+    chosen = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation, "max_steps": 2}
+    chosen |= {"logging_strategy": "steps", "logging_steps": 1, "learning_rate": 0.5, "lr_scheduler_type": "constant"}
+    trainer = make_trainer(
+        folder,
+        model,
+        make_clips(labels_of(case)),
+        chosen=chosen | {"optim": "sgd", "max_grad_norm": 0.0},
+        objective=spectrogram_objective(case.problem_type) if case.by_objective else None,
+    )
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry], weights_of(model)
+
+
+def train_averaged(folder: Path, checkpoint: str | None = None) -> AudioTrainer:
+    """Nine steps with dropout, a checkpoint at each second one, and a moving average; from a checkpoint if given."""
+    trainer = make_trainer(
+        folder,
+        make_model(0 if checkpoint is None else 1),
+        chosen={"per_device_train_batch_size": 2, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 9},
+        averaging=AveragingArguments(kind="ema", decay=0.5),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    state = PartialState(cpu=True)
+    for name, case in CASES.items():
+        losses, weights = train(case, 16, 1, folder / "runs")
+        if state.is_main_process:
+            save_file(weights | {"losses": torch.tensor(losses)}, folder / f"{name}_{state.num_processes}.safetensors")
+    for name, checkpoint in (("unbroken", None), ("resumed", str(folder / "averaged" / "checkpoint-4"))):
+        averaged = train_averaged(folder / "averaged", checkpoint)
+        save_file(weights_of(averaged.model), folder / f"{name}_{state.process_index}.safetensors")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -10,12 +10,13 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import cast
 
 import torch
-from accelerate import PartialState
-from transformers import TrainingArguments
+from accelerate import FullyShardedDataParallelPlugin, PartialState
+from transformers import PreTrainedModel, TrainingArguments
 
-__all__ = ["check_launch", "check_world_size", "distributed_backend", "join_processes"]
+__all__ = ["check_launch", "check_world_size", "distributed_backend", "join_processes", "wrap_layers"]
 
 
 def check_launch(expected_world_size: int | None = None, *, use_cpu: bool | None = None) -> bool:
@@ -85,6 +86,16 @@ def check_world_size(arguments: TrainingArguments) -> None:
             f"with another batch size. Launch with: {_torchrun(arguments.n_gpu)}, or choose one GPU with "
             "CUDA_VISIBLE_DEVICES=0"
         )
+
+
+def wrap_layers(plugin: FullyShardedDataParallelPlugin, model: PreTrainedModel) -> None:
+    """Has FSDP share out each layer of the model by itself, unless the configuration names classes.
+
+    By default Accelerate would do so with embeddings too, to which the weights of a head may be tied.
+    """
+    if plugin.transformer_cls_names_to_wrap is None:
+        layers = cast(torch.nn.ModuleList, model.base_model.layers)
+        plugin.transformer_cls_names_to_wrap = [type(layers[0]).__name__]
 
 
 def _launched_world_size() -> int:

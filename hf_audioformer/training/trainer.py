@@ -30,7 +30,7 @@ from .averaging import AveragingArguments, AveragingResult, WeightAverage, choos
 from .checkpoints import check_finite, mark_complete, weights_held_here
 from .console import EpochLines, quiet_transformers
 from .interruption import StopOnSigterm
-from .launch import check_world_size, distributed_backend
+from .launch import check_world_size, distributed_backend, wrap_layers
 from .optimization import OptimizationArguments, decays, parameter_groups, step_schedule
 from .running_loss import RunningParts, read_running_loss, write_running_loss
 from .sampling import WholeStepSampler
@@ -130,6 +130,8 @@ class AudioTrainer(Trainer):
         self.optimization = optimization or OptimizationArguments()
         self._resumed_from: str | None = None
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
+        if self.is_fsdp_enabled:
+            wrap_layers(self.accelerator.state.fsdp_plugin, model)
         if isinstance(model, ASTForAudioClassification):
             # Its loss of several labels ignores the count of items by which the Trainer would have it divide.
             self.model_accepts_loss_kwargs = False

@@ -1,15 +1,21 @@
 """The packaged configurations are what Accelerate's own launcher takes, and fit the model."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from accelerate import FullyShardedDataParallelPlugin
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
+from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
+from transformers import ASTForAudioClassification, PreTrainedModel
 
 from hf_audioformer import AudioFormerForMaskedLM, AudioFormerForPreTraining, cli
 from hf_audioformer.recipes.accelerate_config import accelerate_configs
+from hf_audioformer.training.launch import wrap_layers
 
 from ..fixtures_recipes import tiny_config
+from ..models.ast.tiny_ast import tiny_ast_config
 
 KINDS = {
     "ddp": ("MULTI_GPU", 1),
@@ -38,13 +44,35 @@ def test_accelerate_reads_it_and_knows_every_setting(name: str) -> None:
 
 
 @pytest.mark.reference
-@pytest.mark.parametrize("model_class", [AudioFormerForMaskedLM, AudioFormerForPreTraining])
-def test_sharded_models_are_wrapped_by_layers_and_saved_whole(model_class: type) -> None:
-    configs = {name: load_config_from_file(str(path)) for name, path in accelerate_configs().items()}
-    settings = configs["fsdp2"].fsdp_config
-    names = {type(module).__name__ for module in model_class(tiny_config()).modules()}
-    assert settings["fsdp_transformer_layer_cls_to_wrap"] in names
+@pytest.mark.parametrize(
+    "make_model",
+    [
+        lambda: AudioFormerForMaskedLM(tiny_config()),
+        lambda: AudioFormerForPreTraining(tiny_config()),
+        lambda: ASTForAudioClassification(tiny_ast_config()),
+    ],
+    ids=["masked", "pretraining", "AST"],
+)
+def test_sharded_models_are_wrapped_by_layers_and_saved_whole(
+    make_model: Callable[[], PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Accelerate's own choice of what to share out, from its plugin as the launcher's environment makes it."""
+    settings = load_config_from_file(str(accelerate_configs()["fsdp2"])).fsdp_config
     assert (settings["fsdp_version"], settings["fsdp_state_dict_type"]) == (2, "FULL_STATE_DICT")
+    monkeypatch.setenv("FSDP_AUTO_WRAP_POLICY", settings["fsdp_auto_wrap_policy"])
+    monkeypatch.delenv("FSDP_TRANSFORMER_CLS_TO_WRAP", raising=False)
+    assert "fsdp_transformer_layer_cls_to_wrap" not in settings
+    plugin, model = FullyShardedDataParallelPlugin(fsdp_version=2), make_model()
+    wrap_layers(plugin, model)
+    is_wrapped = fsdp2_prepare_auto_wrap_policy(plugin, model)
+    assert [module for module in model.modules() if is_wrapped(module)] == list(model.base_model.layers)
+    named = FullyShardedDataParallelPlugin(fsdp_version=2, transformer_cls_names_to_wrap=["Chosen"])
+    wrap_layers(named, model)
+    assert named.transformer_cls_names_to_wrap == ["Chosen"]
+
+
+@pytest.mark.reference
+def test_weights_shared_out_by_deepspeed_are_saved_whole() -> None:
     assert load_config_from_file(str(accelerate_configs()["deepspeed_zero3"])).deepspeed_config[
         "zero3_save_16bit_model"
     ]

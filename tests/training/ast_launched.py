@@ -1,8 +1,9 @@
 """Two steps of `AudioTrainer` on 32 fixed clips for a stock AST; run under a launcher, it saves what came out.
 
-ast_launched.py FOLDER
+ast_launched.py FOLDER [CASE]
 
-Beside the cases, each process saves what it averaged in a run of its own, unbroken and resumed.
+Without a CASE it runs all of them; then the processes also save what they averaged, unbroken and resumed, and what the
+model is when its weights are shared out by FSDP2.
 """
 
 import sys
@@ -12,9 +13,15 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from transformers import ASTForAudioClassification
 
+from hf_audioformer.audio.ast_features import ASTLogMelFeatureExtractor
 from hf_audioformer.training.adaptation import AdaptationArguments, adapt
 from hf_audioformer.training.averaging import AveragingArguments
+from hf_audioformer.training.checkpoints import check_finite, save_final, weights_held_here
 from hf_audioformer.training.spectrogram import spectrogram_objective
 from hf_audioformer.training.trainer import AudioTrainer
 from tests.training.tiny_ast import make_clips, make_model, make_trainer, weights_of
@@ -81,18 +88,37 @@ def train_averaged(folder: Path, checkpoint: str | None = None) -> AudioTrainer:
     return trainer
 
 
+def save_shared_out(model: ASTForAudioClassification, folder: Path) -> None:
+    """Shards the weights by FSDP2, which Accelerate does on GPUs alone, and saves the model from its shards."""
+    mesh = init_device_mesh("cpu", (PartialState().num_processes,))
+    for layer in model.audio_spectrogram_transformer.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, cpu_offload=True)
+    weights = get_model_state_dict(model, options=options)
+    check_finite(weights_held_here(model))
+    if PartialState().is_main_process:
+        save_final(model, ASTLogMelFeatureExtractor(num_mel_bins=8, max_length=16), folder, weights)
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
     state = PartialState(cpu=True)
+    chosen = sys.argv[2:]
     for name, case in CASES.items():
+        if chosen and name not in chosen:
+            continue
         losses, weights = train(case, 16, 1, folder / "runs")
         if state.is_main_process:
             save_file(weights | {"losses": torch.tensor(losses)}, folder / f"{name}_{state.num_processes}.safetensors")
+    if chosen:
+        return
     for name, checkpoint in (("unbroken", None), ("resumed", str(folder / "averaged" / "checkpoint-4"))):
         averaged = train_averaged(folder / "averaged", checkpoint)
         save_file(weights_of(averaged.model), folder / f"{name}_{state.process_index}.safetensors")
-    torch.distributed.destroy_process_group()
+    save_shared_out(averaged.model, folder / "fsdp2")
 
 
 if __name__ == "__main__":
     main()
+    torch.distributed.destroy_process_group()

@@ -5,6 +5,7 @@ processes (0.694 for the same clips became 2.778 with four steps and 1.389 with 
 """
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,13 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import ASTForAudioClassification
 
 from . import ast_launched
 from .ast_launched import CASES, train
+from .tiny_ast import assert_equal_bits, weights_of
 
 pytestmark = [pytest.mark.invariant, pytest.mark.usefixtures("one_thread")]
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(PROJECT_ROOT)}
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +57,8 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with what two processes, 16 clips each, made of every case."""
     folder = tmp_path_factory.mktemp("two_processes")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(PROJECT_ROOT)}
     done = subprocess.run(
-        [*launcher, ast_launched.__file__, str(folder)], env=environment, capture_output=True, text=True
+        [*launcher, ast_launched.__file__, str(folder)], env=ENVIRONMENT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     return folder
@@ -76,3 +79,26 @@ def test_all_processes_hold_one_average_unbroken_and_resumed(two_processes: Path
     for name in ("unbroken_1", "resumed_0", "resumed_1"):
         found = load_file(two_processes / f"{name}.safetensors")
         assert all(torch.equal(found[key], weight) for key, weight in expected.items()), name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_model_that_was_shared_out_is_saved_as_a_stock_one(two_processes: Path) -> None:
+    expected = load_file(two_processes / "unbroken_0.safetensors")
+    saved = weights_of(ASTForAudioClassification.from_pretrained(two_processes / "fsdp2"))
+    assert_equal_bits(saved, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_machines_equal_one(tmp_path: Path, whole_steps: dict) -> None:
+    """Both on this one, each with a launcher and a process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        where = ["--nnodes", "2", "--master_addr", "127.0.0.1", "--master_port", str(free.getsockname()[1])]
+    launcher = [sys.executable, "-m", "torch.distributed.run", *where, "--nproc_per_node", "1", "--node_rank"]
+    script = [ast_launched.__file__, str(tmp_path), "bce_soft_objective"]
+    machines = [subprocess.Popen([*launcher, rank, *script], env=ENVIRONMENT) for rank in ("0", "1")]
+    assert [machine.wait(timeout=120) for machine in machines] == [0, 0]
+    found = load_file(tmp_path / "bce_soft_objective_2.safetensors")
+    assert_same_training(found.pop("losses").tolist(), found, whole_steps["bce_soft_objective"])

@@ -1,0 +1,145 @@
+"""Real processes that are sent SIGTERM write a whole checkpoint, say how to go on, and end as if unbroken."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from hf_audioformer.training.checkpoints import newest_complete_checkpoint
+from hf_audioformer.training.interruption import StopOnSigterm, TrainingStopped
+from hf_audioformer.training.trainer import trainer_arguments
+
+from . import sigterm_launched
+from .sigterm_launched import STOPPED
+from .tiny_ast import assert_equal_bits
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(PROJECT_ROOT)}
+MESSAGE = (
+    r"stopped by SIGTERM after step (\d+); the checkpoint checkpoint-\1 in .* is whole, and the same command with "
+    r"--resume true goes on from it"
+)
+
+
+def start(folder: Path, processes: int, workers: int = 0) -> subprocess.Popen:
+    launcher = TORCHRUN if processes > 1 else []
+    command = [sys.executable, *launcher, sigterm_launched.__file__, str(folder), str(workers)]
+    return subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True)
+
+
+def finish(folder: Path, processes: int, workers: int = 0) -> None:
+    assert start(folder, processes, workers).wait(timeout=150) == 0
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Folders of unbroken trainings by their number of processes."""
+    folders = {processes: tmp_path_factory.mktemp(f"unbroken_{processes}") for processes in (1, 2)}
+    for processes, folder in folders.items():
+        finish(folder, processes)
+    return folders
+
+
+@pytest.mark.fault
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("processes", "workers", "receiver"),
+    [(1, 2, "group"), (2, 0, "second process"), (2, 0, "launcher")],
+)
+def test_a_training_that_was_sent_sigterm_ends_as_if_unbroken(
+    processes: int, workers: int, receiver: str, unbroken: dict[int, Path], tmp_path: Path
+) -> None:
+    training = start(tmp_path, processes, workers)
+    try:
+        mark = tmp_path / f"step_{processes - 1}_2"
+        while not mark.exists():
+            assert training.poll() is None, "the training ended before it could be stopped"
+            time.sleep(0.002)
+        if receiver == "group":
+            os.killpg(training.pid, signal.SIGTERM)
+        else:
+            os.kill(int(mark.read_text()) if receiver == "second process" else training.pid, signal.SIGTERM)
+        exit_code = training.wait(timeout=60)
+    finally:
+        training.poll() is None and os.killpg(training.pid, signal.SIGKILL)
+    assert exit_code == (STOPPED if processes == 1 else 1)
+    messages = [(tmp_path / f"stopped_{rank}").read_text() for rank in range(processes)]
+    stopped_at = [re.fullmatch(MESSAGE, message) for message in messages]
+    assert all(stopped_at), messages
+    step = int(stopped_at[0][1])
+    assert 2 <= step < 15
+    assert newest_complete_checkpoint(tmp_path) == str(tmp_path / f"checkpoint-{step}")
+    assert not (tmp_path / f"step_0_{step + 1}").exists()
+
+    finish(tmp_path, processes, workers)
+    for rank in range(processes):
+        found, expected = (
+            load_file(folder / f"weights_{rank}.safetensors") for folder in (tmp_path, unbroken[processes])
+        )
+        assert_equal_bits(found, expected)
+        logs = [json.loads((folder / f"log_{rank}.json").read_text()) for folder in (tmp_path, unbroken[processes])]
+        assert logs[0] == logs[1]
+        assert len([entry for entry in logs[0] if "eval_loss" in entry]) == 3
+
+
+@pytest.mark.unit
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("step", [2, 5, 15], ids=["within an epoch", "last of an epoch", "last"])
+def test_the_checkpoint_is_of_the_running_step_and_the_epoch_is_evaluated_first(tmp_path: Path, step: int) -> None:
+    class Sigterm(sigterm_launched.Progress):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == step - 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    trainer = sigterm_launched.build(tmp_path, 0, 1, seconds=0.0)
+    trainer.add_callback(Sigterm(tmp_path))
+    with pytest.raises(TrainingStopped, match=rf"after step {step}; the checkpoint checkpoint-{step} in "):
+        trainer.train()
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert newest_complete_checkpoint(tmp_path) == str(tmp_path / f"checkpoint-{step}")
+    log = json.loads((tmp_path / f"checkpoint-{step}" / "trainer_state.json").read_text())["log_history"]
+    assert [entry["epoch"] for entry in log if "eval_loss" in entry] == [epoch + 1.0 for epoch in range(step // 5)]
+    assert trainer.averaging_result is None
+
+
+@pytest.mark.unit
+def test_a_signal_after_the_last_step_stops_what_would_come_after_training() -> None:
+    stop = StopOnSigterm(lambda flag: flag)
+    stop.__enter__()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(TrainingStopped, match="after the last step; resume finishes from the last checkpoint"):
+        stop.__exit__(None)
+    with stop:  # listens anew
+        pass
+
+
+@pytest.mark.unit
+def test_outside_the_main_thread_nothing_happens() -> None:
+    entered = []
+
+    def train() -> None:
+        with StopOnSigterm(lambda flag: flag) as stop:
+            entered.append(stop)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    thread.join()
+    assert entered
+
+
+@pytest.mark.fault
+def test_transformers_own_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"training.enable_jit_checkpoint is not read: on SIGTERM"):
+        trainer_arguments({}, {"enable_jit_checkpoint": True}, output_dir=str(tmp_path), seed=0, use_cpu=True)

@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -23,7 +24,7 @@ from transformers import (
 )
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.trainer_optimizer import is_optimizer_factory
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from .adaptation import has_lora
 from .averaging import AveragingArguments, AveragingResult, WeightAverage, choose_weights
@@ -336,15 +337,16 @@ class AudioTrainer(Trainer):
         self.accelerator.wait_for_everyone()  # before a process may leave
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Saves weights by their names in the model, because it is by those that the Trainer loads them.
+        """Saves the weights of checkpoints by their names in the model, because it is by those that the Trainer loads.
 
         Those of a stock AST have other names in its published format; the Trainer would load a third of them, if any,
-        and say so in a warning.
+        and say so in a warning. `from_pretrained` takes both.
         """
         folder = str(self.args.output_dir if output_dir is None else output_dir)
         if self.args.should_save:
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-            model.save_pretrained(folder, state_dict=state_dict, save_original_format=False)
+            in_checkpoint = Path(folder).name.startswith(PREFIX_CHECKPOINT_DIR)
+            model.save_pretrained(folder, state_dict=state_dict, save_original_format=not in_checkpoint)
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(folder)
 

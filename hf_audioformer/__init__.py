@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .audio.ast_features import ASTLogMelFeatureExtractor
     from .audio.io import load_audio
     from .data import read_clips
-    from .models.ast.loading_ast import ast_from_deit, ast_from_vit, load_ast
+    from .models.ast.loading_ast import ast_from_deit, ast_from_vit, load_ast, new_ast
     from .models.audioformer.codec_audioformer import AudioCodec
 
 __version__ = "0.1.0"
@@ -49,7 +49,7 @@ AutoModelForPreTraining.register(AudioFormerConfig, AudioFormerForPreTraining, e
 _LAZY = {
     "ASTLogMelFeatureExtractor": ".audio.ast_features",
     "AudioCodec": ".models.audioformer.codec_audioformer",
-    **dict.fromkeys(("ast_from_deit", "ast_from_vit", "load_ast"), ".models.ast.loading_ast"),
+    **dict.fromkeys(("ast_from_deit", "ast_from_vit", "load_ast", "new_ast"), ".models.ast.loading_ast"),
     "load_audio": ".audio.io",
     "read_clips": ".data",
 }
@@ -74,5 +74,6 @@ __all__ = [
     "ast_from_vit",
     "load_ast",
     "load_audio",
+    "new_ast",
     "read_clips",
 ]

@@ -1,4 +1,5 @@
-"""Stock `ASTForAudioClassification` models at any clip length, stride and set of labels, from AST or image checkpoints.
+"""Stock `ASTForAudioClassification` models at any clip length, stride and set of labels: from AST or image checkpoints,
+or with random weights.
 
 Transformers refuses an AST at another length than its own, and with `ignore_mismatched_sizes=True`, which is needed for
 a new head, makes the position embeddings zero. Here they are moved to the new grid by the official rule, and a
@@ -10,7 +11,7 @@ from copy import deepcopy
 from typing import Any, TypedDict, Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     ASTConfig,
     ASTForAudioClassification,
@@ -21,11 +22,12 @@ from transformers import (
 
 from .positions_ast import check_positions, covering_length, patch_grid, resize_positions
 
-__all__ = ["ASTSettings", "ast_from_deit", "ast_from_vit", "load_ast"]
+__all__ = ["ASTSettings", "ast_from_deit", "ast_from_vit", "load_ast", "new_ast"]
 
 POSITIONS = "embeddings.position_embeddings"
 BODY = "audio_spectrogram_transformer."
 HEAD = "classifier."
+POSITIONS_STD = 0.02
 LOADERS = {
     "audio-spectrogram-transformer": "load_ast",
     "deit": "ast_from_deit",
@@ -48,6 +50,7 @@ class ASTSettings(TypedDict, total=False):
         seconds: length of the clips, from which the smallest `max_length` follows that leaves no frame out.
         time_stride, frequency_stride: Steps between patches, in frames and in mel bands.
         num_mel_bins: Mel bands that the model reads.
+        hidden_dropout_prob, attention_probs_dropout_prob: Dropout in training, in [0, 1).
     """
 
     num_labels: int | None
@@ -57,6 +60,8 @@ class ASTSettings(TypedDict, total=False):
     time_stride: int | None
     frequency_stride: int | None
     num_mel_bins: int | None
+    hidden_dropout_prob: float | None
+    attention_probs_dropout_prob: float | None
 
 
 def load_ast(
@@ -119,6 +124,25 @@ def ast_from_vit(id_or_path: str, *, seed: int = 0, **settings: Unpack[ASTSettin
     return _ast_from_image(source, weights, id_or_path, seed, settings)
 
 
+def new_ast(config: ASTConfig, *, seed: int = 0, **settings: Unpack[ASTSettings]) -> ASTForAudioClassification:
+    """An AST with random weights drawn by `seed`, of the form of `config` with `settings` changed.
+
+    The tokens and positions are drawn too, from a normal distribution of deviation 0.02 cut off at two deviations, as
+    the image models that AST starts from have them; Transformers leaves zeros, with which the patches begin without an
+    order.
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = ASTForAudioClassification(_changed_config(config, **settings))
+        embeddings = model.audio_spectrogram_transformer.embeddings
+        for weight in (embeddings.cls_token, embeddings.distillation_token, embeddings.position_embeddings):
+            nn.init.trunc_normal_(weight, std=POSITIONS_STD, a=-2 * POSITIONS_STD, b=2 * POSITIONS_STD)
+    return model.eval()
+
+
 def _ast_from_image(
     source: Any, weights: dict[str, Tensor], id_or_path: str, seed: int, settings: ASTSettings
 ) -> ASTForAudioClassification:
@@ -168,13 +192,22 @@ def _changed_config(
     time_stride: int | None = None,
     frequency_stride: int | None = None,
     num_mel_bins: int | None = None,
+    hidden_dropout_prob: float | None = None,
+    attention_probs_dropout_prob: float | None = None,
 ) -> ASTConfig:
     if max_length is not None and seconds is not None:
         raise ValueError(f"max_length={max_length} and seconds={seconds}: give one of the two.")
     changed = deepcopy(config)
     changed.dtype = torch.float32
     sizes = {"time_stride": time_stride, "frequency_stride": frequency_stride, "num_mel_bins": num_mel_bins}
-    for name, value in (sizes | {"max_length": max_length}).items():
+    dropouts = {
+        "hidden_dropout_prob": hidden_dropout_prob,
+        "attention_probs_dropout_prob": attention_probs_dropout_prob,
+    }
+    for name, value in dropouts.items():
+        if value is not None and not 0 <= value < 1:
+            raise ValueError(f"{name}={value}: allowed are numbers from 0 to below 1.")
+    for name, value in (sizes | dropouts | {"max_length": max_length}).items():
         if value is not None:
             setattr(changed, name, value)
     if seconds is not None:

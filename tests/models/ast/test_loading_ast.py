@@ -20,7 +20,7 @@ from transformers import (
     ViTModel,
 )
 
-from hf_audioformer import ast_from_deit, ast_from_vit, load_ast
+from hf_audioformer import ast_from_deit, ast_from_vit, load_ast, new_ast
 from hf_audioformer.models.ast.positions_ast import patch_grid, resize_positions
 
 from .tiny_ast import random_features, randomize, saved, tiny_ast, tiny_ast_config
@@ -285,3 +285,34 @@ def test_images_need_labels_and_square_patches(tmp_path: Path) -> None:
         ast_from_deit(distilled(tmp_path / "square")[1])
     with pytest.raises(ValueError, match="its patches are 8 x 16: an AST has square ones"):
         ast_from_deit(distilled(tmp_path / "oblong", patch_size=(8, 16))[1], num_labels=3)
+
+
+@pytest.mark.unit
+def test_a_new_model_has_random_positions_and_tokens_drawn_by_the_seed() -> None:
+    state = torch.get_rng_state()
+    config = tiny_ast_config(initializer_range=0.02)
+    one, same, other = (new_ast(config, seed=seed, label_names=["a", "b"], max_length=200) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not one.training
+    assert (one.config.max_length, one.config.id2label) == (200, {0: "a", 1: "b"})
+    for name, weight in one.named_parameters():
+        assert torch.equal(weight, same.get_parameter(name))
+    embeddings, others = (model.audio_spectrogram_transformer.embeddings for model in (one, other))
+    positions = embeddings.position_embeddings
+    assert positions.shape == (1, 2 + 12 * 39, 32)
+    assert positions.abs().max() <= 0.04
+    assert positions.std().item() == pytest.approx(0.02 * 0.8796, rel=0.02)  # of a normal cut at two deviations
+    for name in ("cls_token", "distillation_token", "position_embeddings"):
+        assert getattr(embeddings, name).abs().min() > 0
+        assert not torch.equal(getattr(embeddings, name), getattr(others, name))
+
+
+@pytest.mark.unit
+def test_dropout_is_changed_and_checked(tmp_path: Path) -> None:
+    source = saved(tiny_ast(), tmp_path)
+    model = load_ast(source, hidden_dropout_prob=0.3, attention_probs_dropout_prob=0.2)
+    layer = model.audio_spectrogram_transformer.layers[0]
+    assert (layer.dropout.p, layer.attention.attention_dropout) == (0.3, 0.2)
+    assert load_ast(source).config.hidden_dropout_prob == 0.0
+    with pytest.raises(ValueError, match=r"hidden_dropout_prob=1.0: allowed are numbers from 0 to below 1"):
+        load_ast(source, hidden_dropout_prob=1.0)

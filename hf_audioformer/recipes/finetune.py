@@ -17,7 +17,7 @@ from ..data.clip_codes import check_mixing, codes_of_clips
 from ..data.clip_companions import first_codebooks
 from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
 from ..data.collators import CodeCollator, CompanionCollator
-from ..data.splits import make_splits
+from ..data.splits import Split, make_splits
 from ..training.arguments import parse_config
 from ..training.checkpoints import save_final
 from ..training.classifier import ModelArguments, build_model
@@ -36,6 +36,7 @@ from ..training.steps import FinishedStep, StepArguments, read_step, write_step
 from ..training.trainer import AudioTrainer
 from .inputs import TrainingClips, load_extractor, read
 from .split_training import (
+    PARTS,
     SPLIT_DEFAULTS,
     SplitTraining,
     SplitTrainingArguments,
@@ -46,7 +47,6 @@ from .split_training import (
     compute_metrics,
     sampling_weights,
     split_arguments,
-    train_to_the_end,
 )
 
 __all__ = ["DataArguments", "FinetuneArguments", "ModelArguments", "main", "run"]
@@ -163,7 +163,10 @@ class _Finetuning(SplitTraining[FinetuneArguments]):
         self.companions = companions
         self.use_cpu = use_cpu
 
-    def dataset(self, indices: Sequence[int], part: str) -> CodeDataset:
+    def parts(self, split: Split) -> dict[str, CodeDataset]:
+        return {part: self._dataset(getattr(split, part), part) for part in PARTS}
+
+    def _dataset(self, indices: Sequence[int], part: str) -> CodeDataset:
         """The clips of a part that could be read, for training in all versions, otherwise in the first."""
         readable = [index for index in indices if index in self.versions]
         versions = [self.versions[index] if part == "train" else self.versions[index][:1] for index in readable]
@@ -233,7 +236,7 @@ class _Finetuning(SplitTraining[FinetuneArguments]):
         )
         if settings.model.probe_first:
             start_from_probe(model, parts["train"].own_labels_only(), collator)
-        return trainer, train_to_the_end(trainer, folder, resume=settings.resume, before=before)
+        return trainer, self.train_to_the_end(trainer, parts, folder, before)
 
 
 def _settings_of_steps(arguments: FinetuneArguments) -> list[FinetuneArguments]:

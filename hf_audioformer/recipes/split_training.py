@@ -3,7 +3,7 @@ works alone."""
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -11,7 +11,14 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from accelerate import PartialState
-from transformers import EarlyStoppingCallback, EvalPrediction, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from ..data import ClipTable
 from ..data.labels import class_balanced_weights
@@ -21,7 +28,14 @@ from ..training.arguments import dump_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints
 from ..training.launch import check_launch, join_processes
 from ..training.output import check_output, prepare_output
-from ..training.results import SplitResult, chance_level, format_results, read_results, write_results
+from ..training.results import (
+    SplitResult,
+    chance_level,
+    format_results,
+    read_results,
+    with_official_epoch,
+    write_results,
+)
 from ..training.steps import FinishedStep, remove_steps
 from ..training.trainer import AudioTrainer, trainer_arguments
 from .inputs import TrainingClips
@@ -38,10 +52,12 @@ __all__ = [
     "compute_metrics",
     "sampling_weights",
     "split_arguments",
-    "train_to_the_end",
 ]
 
 PARTS = ("train", "validation", "test")
+
+# The Trainer's log has it under this name, where it is asked for.
+TEST_SCORE = "test_score"
 
 # What both recipes set unless the user does.
 SPLIT_DEFAULTS: dict[str, Any] = {
@@ -62,6 +78,13 @@ class SplitTrainingArguments:
     training: dict[str, Any] = field(default_factory=dict, metadata={"keywords_of": "transformers.TrainingArguments"})
     early_stopping_patience: int | None = field(
         default=None, metadata={"help": "stop after so many evaluations without a better validation score"}
+    )
+    report_official_epoch: bool = field(
+        default=False,
+        metadata={
+            "help": "also test after each epoch, and report, beside the result, that of the epoch which is best on the "
+            "test clips in the mean over the splits, as figures on ESC-50 are published"
+        },
     )
     seed: int = field(default=0, metadata={"help": "seed of the weights, the order and all augmentation"})
     resume: bool = field(default=False, metadata={"help": "go on in output_dir: finished splits are kept"})
@@ -120,6 +143,7 @@ class SplitTraining(ABC, Generic[Arguments]):
             if is_main_process:
                 print(f"\n[{position}/{len(splits)}] {_describe(split, self.clips)}")
             results.append(self._run_split(split))
+        results = with_official_epoch(results)
         if is_main_process:
             output_dir = self.arguments.output_dir
             print(f"\n{format_results(results)}\n\nModels, cards and results are in {output_dir}")
@@ -127,13 +151,13 @@ class SplitTraining(ABC, Generic[Arguments]):
         return results
 
     @abstractmethod
-    def dataset(self, indices: Sequence[int], part: str) -> Any:
-        """The clips of one of `PARTS` that can be read, as a data set."""
+    def parts(self, split: Split) -> dict[str, Any]:
+        """The clips of each of `PARTS` that can be read, as data sets."""
 
     @abstractmethod
     def train(self, parts: Mapping[str, Any], folder: Path) -> tuple[AudioTrainer, FinishedStep]:
-        """Trains on `parts["train"]` with checkpoints in `folder`, from the newest one there if the run is resumed; the
-        Trainer holds the last or (with validation clips) the best epoch's model."""
+        """Trains on `parts["train"]` by `train_to_the_end`; the Trainer holds the last or (with validation clips) the
+        best epoch's model."""
 
     @abstractmethod
     def save(self, trainer: AudioTrainer, folder: Path, weights: dict[str, torch.Tensor]) -> None:
@@ -148,15 +172,33 @@ class SplitTraining(ABC, Generic[Arguments]):
         prediction = trainer.predict(dataset)
         return np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
 
+    def train_to_the_end(
+        self, trainer: AudioTrainer, parts: Mapping[str, Any], folder: Path, before: FinishedStep | None = None
+    ) -> FinishedStep:
+        """Trains, on from the newest whole checkpoint in `folder` if the run is resumed; the log, after that of the
+        steps `before`."""
+        if self.arguments.report_official_epoch:
+            trainer.add_callback(_TestEachEpoch(trainer, lambda: _score(self._measure(trainer, parts["test"]))))
+        before = before or FinishedStep([], 0.0)
+        started = time.perf_counter()
+        resumed_from = newest_complete_checkpoint(folder) if self.arguments.resume else None
+        trainer.train(resume_from_checkpoint=resumed_from)
+        seconds = before.seconds + time.perf_counter() - started
+        log = [entry | {"epoch": before.epochs + entry["epoch"]} for entry in trainer.state.log_history]
+        return FinishedStep(before.history + log, seconds)
+
+    def _measure(self, trainer: AudioTrainer, dataset: Any) -> dict[str, float]:
+        return classification_metrics(*self.predict(trainer, dataset))
+
     def _run_split(self, split: Split) -> SplitResult:
         """Trains on the split's training part and tests once."""
         folder = self._folder(split)
         result_file = folder / "result.json"
         if self.arguments.resume and result_file.is_file():
             return read_results(result_file)[0]
-        parts = {part: self.dataset(getattr(split, part), part) for part in PARTS}
+        parts = self.parts(split)
         trainer, done = self.train(parts, folder)
-        metrics = classification_metrics(*self.predict(trainer, parts["test"]))
+        metrics = self._measure(trainer, parts["test"])
         result = SplitResult(
             name=split.name,
             score=_score(metrics),
@@ -165,6 +207,7 @@ class SplitTraining(ABC, Generic[Arguments]):
             metrics=metrics,
             num_clips={part: len(dataset) for part, dataset in parts.items()},
             seconds=done.seconds,
+            test_scores=[entry[TEST_SCORE] for entry in done.history if TEST_SCORE in entry],
         )
         weights = trainer.gather_weights()
         if trainer.is_world_process_zero():
@@ -211,17 +254,17 @@ def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
     return metrics | {"score": _score(metrics)}
 
 
-def train_to_the_end(
-    trainer: AudioTrainer, folder: Path, *, resume: bool, before: FinishedStep | None = None
-) -> FinishedStep:
-    """Trains, on from the newest whole checkpoint in `folder` if `resume` is set; the log, after that of the steps
-    `before`."""
-    before = before or FinishedStep([], 0.0)
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder) if resume else None)
-    seconds = before.seconds + time.perf_counter() - started
-    log = [entry | {"epoch": before.epochs + entry["epoch"]} for entry in trainer.state.log_history]
-    return FinishedStep(before.history + log, seconds)
+class _TestEachEpoch(TrainerCallback):
+    """Puts the score on the test clips into the log after each epoch; nothing is chosen by it."""
+
+    def __init__(self, trainer: AudioTrainer, score: Callable[[], float]):
+        self.trainer = trainer
+        self.score = score
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.log({TEST_SCORE: self.score()})
 
 
 def _recipe(arguments: SplitTrainingArguments) -> str:

@@ -183,6 +183,29 @@ def test_a_resumed_run_equals_an_unbroken_one(
     assert replace(found, seconds=0) == replace(expected, seconds=0)
 
 
+@pytest.mark.invariant
+def test_testing_after_each_epoch_is_reported_apart_and_changes_nothing(
+    two_folds: FinetuneArguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Resumed in the second fold too."""
+    arguments = replace(two_folds, training=FAST | {"num_train_epochs": 3, "learning_rate": 1e-2})
+    plain = finetune.run(replace(arguments, output_dir=str(tmp_path / "plain")))
+    asked = replace(arguments, report_official_epoch=True)
+    expected = finetune.run(replace(asked, output_dir=str(tmp_path / "unbroken")))
+    interrupted(asked, 5, monkeypatch)
+    capfd.readouterr()
+    results = finetune.run(replace(asked, resume=True))
+    assert [replace(result, seconds=0) for result in results] == [replace(result, seconds=0) for result in expected]
+    assert_same_weights(tmp_path / "plain" / "fold_2", Path(asked.output_dir) / "fold_2", 0)
+    for result, without in zip(results, plain, strict=True):
+        assert (len(result.test_scores), without.test_scores) == (3, [])
+        assert result.test_scores[-1] == result.score == without.score
+    means = [(first + second) / 2 for first, second in zip(*(result.test_scores for result in results), strict=True)]
+    assert results[0].official_epoch == results[1].official_epoch == 1 + means.index(max(means))
+    assert read_results(Path(asked.output_dir) / "results.json") == results
+    assert f"chosen on these test clips: {max(means):.1%}" in capfd.readouterr().out
+
+
 @pytest.mark.fault
 def test_finished_splits_are_kept(
     two_folds: FinetuneArguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -1,10 +1,18 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hf_audioformer.training.results import SplitResult, chance_level, format_results, read_results, write_results
+from hf_audioformer.training.results import (
+    SplitResult,
+    chance_level,
+    format_results,
+    read_results,
+    with_official_epoch,
+    write_results,
+)
 
 
 def result(name: str, score: float) -> SplitResult:
@@ -41,8 +49,23 @@ def test_a_table_of_several_splits_ends_with_mean_and_spread() -> None:
 
 
 @pytest.mark.unit
+def test_the_official_epoch_is_the_best_in_the_mean_over_the_splits() -> None:
+    """Not each split's own best; an epoch that one split has not is not compared."""
+    first = replace(result("fold_1", 0.5), test_scores=[0.2, 0.9, 0.6, 1.0])
+    second = replace(result("fold_2", 0.7), test_scores=[0.8, 0.1, 0.6])
+    found = with_official_epoch([first, second])
+    assert [(one.official_epoch, one.official_score) for one in found] == [(3, 0.6), (3, 0.6)]
+    assert [one.score for one in found] == [0.5, 0.7]
+    *_, mean, official = format_results(found).splitlines()
+    assert mean.split()[:2] == ["mean", "60.0%"]
+    assert official.endswith("epoch 3, which was chosen on these test clips: 60.0%")
+    assert with_official_epoch([first, result("fold_2", 0.7)])[0].official_epoch is None
+    assert "epoch" not in format_results([first, second])
+
+
+@pytest.mark.unit
 def test_results_read_back_equal(tmp_path: Path) -> None:
-    results = [result("fold_1", 0.5), result("fold_2", 1 / 3)]
+    results = [replace(result("fold_1", 0.5), test_scores=[0.1, 0.5]), result("fold_2", 1 / 3)]
     write_results(tmp_path / "results.json", results)
     assert read_results(tmp_path / "results.json") == results
     assert json.loads((tmp_path / "results.json").read_text())[1]["score"] == 1 / 3

@@ -1,5 +1,6 @@
-"""Measuring a classifier on labelled clips: metrics with their uncertainty, a table of the classes, every prediction,
-and figures. Takes AudioFormer checkpoints and any other that AutoModelForAudioClassification loads."""
+"""Measuring a classifier, or several together, on labelled clips: metrics with their uncertainty, a table of the
+classes, every prediction, and figures. Takes AudioFormer checkpoints and any other that AutoModelForAudioClassification
+loads."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,7 @@ from .. import AudioFormerFeatureExtractor
 from ..data import ClipTable
 from ..data.clip_codes import codes_of_clips
 from ..data.collators import CodeCollator
+from ..metrics import class_probabilities
 from ..models.audioformer.waveform_audioformer import resample
 from ..training.arguments import parse_config
 from ..training.console import quiet_transformers
@@ -42,7 +44,12 @@ class EvaluationClips(ReadingArguments):
 class EvaluateArguments:
     """All settings of the recipe."""
 
-    model: str = field(metadata={"help": "folder or Hub id of a classifier: an AudioFormer, AST, Wav2Vec2, ..."})
+    model: str | list[str] = field(
+        metadata={
+            "help": "folder or Hub id of a classifier: an AudioFormer, AST, Wav2Vec2, ...; of a list of them, [A, B], "
+            "the mean of the probabilities is measured"
+        }
+    )
     data: EvaluationClips
     output_dir: str = field(metadata={"help": "where metrics, tables and figures go"})
     split: SubsetArguments = field(default_factory=SubsetArguments)
@@ -74,30 +81,79 @@ def run(arguments: EvaluateArguments) -> dict[str, Any]:
         raise FileExistsError(
             f"{folder} holds an earlier evaluation. Replace it with --overwrite true, or name another."
         )
+    sources = [arguments.model] if isinstance(arguments.model, str) else arguments.model
     clips = subset(read(arguments.data), arguments.split)
-    model, extractor = load_classifier(arguments.model, _device(arguments.device))
-    config: Any = model.config
-    names = [config.id2label[index] for index in range(config.num_labels)]
-    targets = targets_of_model(clips, names, config.problem_type)
-    logits = classify(clips, model, extractor, arguments)
-    found = sorted(logits)
-    scored = ScoredClips(
-        ids=[clips.ids[index] for index in found],
-        logits=np.stack([logits[index] for index in found]),
-        labels=targets[found],
-        names=names,
-    )
+    scored = ensemble(clips, sources, [score(clips, source, arguments) for source in sources])
+    left_out = set(clips.ids).difference(scored.ids)
     report = {
         "model": arguments.model,
         "source": arguments.data.source,
         **measure(scored, resamples=arguments.resamples, seed=arguments.seed),
-        "clips_skipped": [clips.ids[index] for index in range(len(clips)) if index not in logits],
+        "clips_skipped": [clip_id for clip_id in clips.ids if clip_id in left_out],
         "settings": asdict(arguments),
     }
-    about = f"{Path(arguments.model).name} on {Path(arguments.data.source).name}, {len(found)} clips"
+    title = Path(sources[0]).name if len(sources) == 1 else f"{len(sources)} models together"
+    about = f"{title} on {Path(arguments.data.source).name}, {len(scored.ids)} clips"
     write_report(folder, report, scored, about)
     print(f"{summary(report)}\nMetrics, tables and figures are in {folder}")
     return report
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """What one model says: logits, float32 (classes,), of each clip that could be read, by its index."""
+
+    names: list[str]
+    problem_type: str | None
+    logits: dict[int, np.ndarray]
+
+
+def score(clips: ClipTable, source: str, arguments: EvaluateArguments) -> ModelScores:
+    """Classifies the clips by one model.
+
+    Raises:
+        ValueError: The model is no classifier, or a clip cannot be read.
+    """
+    model, extractor = load_classifier(source, _device(arguments.device))
+    config: Any = model.config
+    names = [config.id2label[index] for index in range(config.num_labels)]
+    targets_of_model(clips, names, config.problem_type)  # raises before anything is classified
+    return ModelScores(names, config.problem_type, classify(clips, model, extractor, arguments))
+
+
+def ensemble(clips: ClipTable, sources: Sequence[str], models: Sequence[ModelScores]) -> ScoredClips:
+    """The clips that all models could read, with the logits of one or, of several, of their mean probabilities.
+
+    Raises:
+        ValueError: There is no model, or they do not know the same classes, or some give one label and others several.
+    """
+    if not models:
+        raise ValueError("model is an empty list; name at least one")
+    names = models[0].names
+    found = sorted(set.intersection(*(set(model.logits) for model in models)))
+    targets = [targets_of_model(clips, names, model.problem_type)[found] for model in models]
+    logits = []
+    for source, model, labels in zip(sources, models, targets, strict=True):
+        if sorted(model.names) != sorted(names) or labels.ndim != targets[0].ndim:
+            raise ValueError(
+                f"model {source} cannot be put together with {sources[0]}: both must have the same classes, and one "
+                f"label per clip or several; found {model.names[:5]} ({model.problem_type}) and {names[:5]} "
+                f"({models[0].problem_type})"
+            )
+        order = [model.names.index(name) for name in names]
+        logits.append(np.stack([model.logits[index][order] for index in found]))
+    together = logits[0] if len(logits) == 1 else _of_mean_probabilities(logits, multi_label=targets[0].ndim == 2)
+    return ScoredClips(ids=[clips.ids[index] for index in found], logits=together, labels=targets[0], names=names)
+
+
+def _of_mean_probabilities(logits: Sequence[np.ndarray], *, multi_label: bool) -> np.ndarray:
+    """Logits (clips, classes) that have the mean of the models' probabilities, as AST's ensembles on AudioSet do."""
+
+    def log_of_mean(sign: int) -> np.ndarray:
+        probabilities = [class_probabilities(sign * of_model, multi_label=multi_label) for of_model in logits]
+        return np.log(np.maximum(np.mean(probabilities, axis=0), np.finfo(np.float64).tiny))
+
+    return log_of_mean(1) - log_of_mean(-1) if multi_label else log_of_mean(1)
 
 
 def load_classifier(source: str, device: torch.device) -> tuple[PreTrainedModel, Any]:

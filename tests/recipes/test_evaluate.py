@@ -40,10 +40,12 @@ NAMES = ["middle", "silence", "low", "high"]  # another order than the clips', a
 LABELS = {"id2label": dict(enumerate(NAMES)), "label2id": {name: index for index, name in enumerate(NAMES)}}
 
 
-def classifier(extractor: AudioFormerFeatureExtractor, folder: Path, problem_type: str | None) -> str:
+def classifier(
+    extractor: AudioFormerFeatureExtractor, folder: Path, problem_type: str | None, seed: int = 0, **settings: Any
+) -> str:
     """A random classifier, balanced so that the tones get different answers."""
-    torch.manual_seed(0)
-    model = AudioFormerForAudioClassification(tiny_config(problem_type=problem_type, **LABELS)).eval()
+    torch.manual_seed(seed)
+    model = AudioFormerForAudioClassification(tiny_config(problem_type=problem_type, **(LABELS | settings))).eval()
     with torch.no_grad():
         model.classifier.weight.mul_(100)
         for label in PITCHES_HZ:
@@ -63,7 +65,7 @@ def multi(tiny_extractor: AudioFormerFeatureExtractor, tmp_path_factory: pytest.
     return classifier(tiny_extractor, tmp_path_factory.mktemp("multi"), "multi_label_classification")
 
 
-def arguments(model: str, source: Path, output: Path, **settings: Any) -> EvaluateArguments:
+def arguments(model: str | list[str], source: Path, output: Path, **settings: Any) -> EvaluateArguments:
     return EvaluateArguments(model, EvaluationClips(str(source)), str(output), resamples=20, batch_size=5, **settings)
 
 
@@ -120,6 +122,37 @@ def test_several_labels_of_one_fold(
 
     assert cli.main(["evaluate", "--model", multi, "--data.source", str(tone_csv), *output]) == 1
     assert "holds an earlier evaluation. Replace it with --overwrite true" in capsys.readouterr().err
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification"])
+def test_several_models_answer_with_their_mean_probability(
+    problem_type: str, tiny_extractor: AudioFormerFeatureExtractor, tone_folder: Path, tmp_path: Path
+) -> None:
+    """The second has the same classes in another order; both know a class that no clip has."""
+    order = ["low", "high", "silence", "middle"]
+    labels = {"id2label": dict(enumerate(order)), "label2id": {name: index for index, name in enumerate(order)}}
+    models = [
+        classifier(tiny_extractor, tmp_path / "one", problem_type),
+        classifier(tiny_extractor, tmp_path / "two", problem_type, seed=1, **labels),
+    ]
+    evaluate.run(arguments(models, tone_folder, tmp_path / "out"))
+    clips = read_clips(str(tone_folder))
+    answers: list[dict[str, float]] = [dict.fromkeys(NAMES, 0.0) for _ in range(len(clips))]
+    for model in models:
+        answer = pipeline("audio-classification", model=model, device="cpu", top_k=4)
+        for index, scores in enumerate(answers):
+            for guess in answer(dict(clips.load(index))):
+                scores[guess["label"]] += guess["score"] / 2
+    rows = read_csv(tmp_path / "out" / "predictions.csv")
+    assert [row["best"] for row in rows] == [max(scores, key=scores.__getitem__) for scores in answers]
+    best = [max(scores.values()) for scores in answers]
+    assert [float(row["best_probability"]) for row in rows] == pytest.approx(best, abs=1e-3)
+    alone, twice = (
+        evaluate.run(arguments(model, tone_folder, tmp_path / "out", overwrite=True))
+        for model in (models[0], models[:1] * 2)
+    )
+    assert twice["metrics"] == pytest.approx(alone["metrics"])
 
 
 @pytest.mark.invariant
@@ -220,11 +253,14 @@ def test_what_cannot_be_evaluated(
     tone_csv: Path,
     tmp_path: Path,
 ) -> None:
-    def refused(message: str, model: str = single, source: Path = tone_folder, **settings: Any) -> None:
+    def refused(message: str, model: str | list[str] = single, source: Path = tone_folder, **settings: Any) -> None:
         with pytest.raises(ValueError, match=message):
             evaluate.run(arguments(model, source, tmp_path / "out", **settings))
 
     refused("holds no trained classifier", model=tiny_checkpoint)
+    refused("model is an empty list", model=[])
+    words = classifier(tiny_extractor, tmp_path / "words", None, id2label={0: "low", 1: "high", 2: "middle"})
+    refused("words cannot be put together with .*must have the same classes", model=[single, words])
     refused("which predicts numbers, not classes", model=classifier(tiny_extractor, tmp_path / "r", "regression"))
     refused("the clips have several labels each, and the model was trained to give one", source=tone_csv)
     refused("no column 'fold' in the clips", split=SubsetArguments("fold", [1]))

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,31 +13,65 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from .masked_measures import format_measures
 from .results import SplitResult
 
-__all__ = ["write_model_card", "write_pretraining_card"]
+__all__ = ["AST", "AUDIOFORMER", "Kind", "write_model_card", "write_pretraining_card"]
 
 BUNDLED_CODEC = "the small codec of hf_audioformer, which is under CC BY-SA 4.0 (card `audioformer-codec-small.md`)"
 PACKAGES = ("hf_audioformer", "transformers", "torch", "torchaudio", "accelerate", "datasets")
 
-BODY = """
-# AudioFormer trained on {source}
 
-An [AudioFormer](https://arxiv.org/abs/2308.07221) (a rotary-position encoder over the codes of a neural audio codec)
+@dataclass(frozen=True)
+class Kind:
+    """What the cards of one kind of classifier say: its name, its tag on the Hub, what it is, what its folder holds, and
+    how a clip is classified."""
+
+    name: str
+    tag: str
+    description: str
+    holds: str
+    use: str
+
+
+AUDIOFORMER = Kind(
+    name="AudioFormer",
+    tag="audioformer",
+    description="[AudioFormer](https://arxiv.org/abs/2308.07221) (a rotary-position encoder over the codes of a neural "
+    "audio codec)",
+    holds="the model, its feature extractor and the codec; it works without a network",
+    use="""import hf_audioformer
+from transformers import pipeline
+
+classifier = pipeline("audio-classification", model="PATH_OR_ID_OF_THIS_CHECKPOINT")
+classifier(hf_audioformer.load_audio("clip.wav"))""",
+)
+AST = Kind(
+    name="Audio Spectrogram Transformer",
+    tag="audio-spectrogram-transformer",
+    description="[Audio Spectrogram Transformer](https://arxiv.org/abs/2104.01778) (AST)",
+    holds="the model and its feature extractor; it needs no package but Transformers",
+    use="""import soundfile
+from transformers import pipeline
+
+classifier = pipeline("audio-classification", model="PATH_OR_ID_OF_THIS_CHECKPOINT")
+waveform, sampling_rate = soundfile.read("clip.wav", dtype="float32")
+classifier({"raw": waveform, "sampling_rate": sampling_rate})""",
+)
+
+BODY = """
+# {kind} trained on {source}
+
+An {description}
 trained from {base} to tell apart {num_labels} classes: {labels}.
-The folder holds the model, its feature extractor and the codec; it works without a network.
+The folder holds {holds}.{details}
 
 ## Use
 
 ```python
-import hf_audioformer
-from transformers import pipeline
-
-classifier = pipeline("audio-classification", model="PATH_OR_ID_OF_THIS_CHECKPOINT")
-classifier(hf_audioformer.load_audio("clip.wav"))
+{use}
 ```
 
 ## Results
 
-Test clips were used once, after training; the epoch was chosen {choice}.
+Test clips were used once, after training; the epoch was chosen {choice}.{official}
 
 | metric | value |
 | --- | --- |
@@ -139,6 +174,8 @@ def write_model_card(
     base_model: str | None,
     random_weights: bool,
     history: Sequence[Mapping[str, Any]],
+    kind: Kind = AUDIOFORMER,
+    details: Sequence[str] = (),
 ) -> None:
     """Writes `README.md` into a checkpoint's folder.
 
@@ -147,21 +184,24 @@ def write_model_card(
         recipe: The resolved settings; of local paths only the last part is told.
         source: The data set, as the recipe names it.
         label_names: The classes, in order.
-        base_model: Hub id or folder of the checkpoint the training started from; the bundled one if not given.
-        random_weights: Whether only its configuration and codec were taken.
+        base_model: Hub id or folder of the checkpoint the training started from; if not given, of an AudioFormer the
+            bundled one, of an AST none.
+        random_weights: Whether its weights were not taken.
         history: The Trainer's log.
+        kind: What was trained.
+        details: Sentences on what is particular to this model.
     """
     name = _public(source)
-    base = "the small checkpoint of the package hf_audioformer" if base_model is None else f"`{_public(base_model)}`"
+    is_bundled = kind is AUDIOFORMER and base_model is None
     is_hub_base = base_model is not None and not Path(base_model).exists()
     data = ModelCardData(
-        license=None if base_model else "cc-by-sa-4.0",
+        license="cc-by-sa-4.0" if is_bundled else None,
         library_name="transformers",
         pipeline_tag="audio-classification",
-        tags=["audioformer", "audio-classification", "hf_audioformer"],
+        tags=[kind.tag, "audio-classification", "hf_audioformer"],
         base_model=base_model if is_hub_base and not random_weights else None,
         datasets=[source] if "/" in source and not Path(source).exists() else None,
-        model_name=f"AudioFormer trained on {name}",
+        model_name=f"{kind.name} trained on {name}",
         eval_results=[
             EvalResult(
                 task_type="audio-classification",
@@ -173,22 +213,44 @@ def write_model_card(
         ],
     )
     text = BODY.format(
+        kind=kind.name,
+        description=kind.description,
+        holds=kind.holds,
+        use=kind.use,
+        details="".join(f"\n{sentence}" for sentence in details),
         source=name,
-        base=f"random weights in the form of {base}" if random_weights else base,
+        base=_base(base_model, kind, random_weights=random_weights),
         num_labels=len(label_names),
         labels=", ".join(label_names),
         choice="on validation clips" if result.num_clips["validation"] else "beforehand (the last one)",
+        official=_official_note(result),
         metrics="\n".join(f"| {metric} | {value:.4f} |" for metric, value in result.metrics.items()),
         chance=result.chance,
         metric=result.metric,
         clips=", ".join(f"{count} {part}" for part, count in result.num_clips.items()),
         seconds=result.seconds,
         history=_history_rows(history),
-        licence="" if base_model else BUNDLED_LICENCE,
+        licence=BUNDLED_LICENCE if is_bundled else "",
         recipe=_recipe_yaml(recipe),
         environment=_environment(),
     )
     ModelCard(f"---\n{data.to_yaml()}\n---\n{text}").save(folder / "README.md")
+
+
+def _base(base_model: str | None, kind: Kind, *, random_weights: bool) -> str:
+    """What the training started from, in words."""
+    if kind is AST and random_weights:
+        return "random weights"
+    base = "the small checkpoint of the package hf_audioformer" if base_model is None else f"`{_public(base_model)}`"
+    return f"random weights in the form of {base}" if random_weights else base
+
+
+def _official_note(result: SplitResult) -> str:
+    if not result.test_scores:
+        return ""
+    return f"""
+They were also looked at after each epoch, for comparison with figures published so; the best {result.metric} on them
+was {max(result.test_scores):.4f}, which is no estimate for new clips."""
 
 
 def write_pretraining_card(

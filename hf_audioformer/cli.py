@@ -21,6 +21,9 @@ class Command(NamedTuple):
 COMMANDS = {
     "quickstart": Command("hf_audioformer.recipes.quickstart", "fine-tune the bundled checkpoint on the bundled clips"),
     "finetune": Command("hf_audioformer.recipes.finetune", "train a classifier on your labelled clips"),
+    "finetune-ast": Command(
+        "hf_audioformer.recipes.finetune_ast", "train an Audio Spectrogram Transformer on your labelled clips"
+    ),
     "evaluate": Command("hf_audioformer.recipes.evaluate", "metrics, tables and figures of a classifier on your clips"),
     "pretrain": Command(
         "hf_audioformer.recipes.pretrain", "masked language modelling on the codes of unlabelled clips"

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch.distributed.tensor import DTensor
 
+from ..models.audioformer.feature_extraction_audioformer import AudioFormerFeatureExtractor
 from .console import quiet_transformers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from ..models.audioformer.feature_extraction_audioformer import AudioFormerFeatureExtractor
+    from transformers import FeatureExtractionMixin, PreTrainedModel
 
 __all__ = [
     "check_finite",
@@ -82,11 +81,11 @@ def weights_held_here(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def save_final(
     model: "PreTrainedModel",
-    extractor: "AudioFormerFeatureExtractor",
+    extractor: "FeatureExtractionMixin",
     folder: Path,
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Leaves a folder that works alone, with model, feature extractor and codec.
+    """Leaves a folder that works alone, with model, feature extractor and, of an AudioFormer, codec.
 
     `weights` are those of a model whose own are shards; see `AudioTrainer.gather_weights`.
     """
@@ -94,9 +93,10 @@ def save_final(
     check_finite(weights)
     # Gathered weights that are tied no longer share their memory, by which Transformers would leave out the second.
     once = {name: weight for name, weight in weights.items() if name not in model.all_tied_weights_keys}
+    codec = {"include_codec": True} if isinstance(extractor, AudioFormerFeatureExtractor) else {}
     with quiet_transformers():
         model.save_pretrained(folder, state_dict=once)
-        extractor.save_pretrained(folder, include_codec=True)
+        extractor.save_pretrained(folder, **codec)
 
 
 def remove_checkpoints(folder: Path) -> None:

@@ -21,8 +21,8 @@ PACKAGES = ("hf_audioformer", "transformers", "torch", "torchaudio", "accelerate
 
 @dataclass(frozen=True)
 class Kind:
-    """What the cards of one kind of classifier say: its name, its tag on the Hub, what it is, what its folder holds, and
-    how a clip is classified."""
+    """What the cards of one kind of classifier say: its name and its tag on the Hub, what it is, what its folder holds,
+    and how a clip is classified."""
 
     name: str
     tag: str

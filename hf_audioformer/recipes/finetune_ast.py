@@ -1,0 +1,254 @@
+"""Fine-tuning an Audio Spectrogram Transformer on labelled clips, at any length: per split train, test and save a
+folder that plain Transformers loads."""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from transformers import EvalPrediction, set_seed
+
+from ..audio.ast_features import ASTLogMelFeatureExtractor
+from ..audio.fbank import num_frames
+from ..audio.spectrogram_augment import SpectrogramAugmentation
+from ..data import ClipTable
+from ..data.spectrogram_collator import SpectrogramCollator
+from ..data.spectrogram_dataset import SpectrogramDataset
+from ..data.splits import Split, make_splits
+from ..data.waveform_cache import WaveformCache
+from ..data.windows import WindowedDataset, mean_scores
+from ..models.ast.tokens_ast import keep_tokens
+from ..training.adaptation import AdaptationArguments, adapt, merge_lora
+from ..training.arguments import parse_config
+from ..training.ast_classifier import ASTModelArguments, FeatureArguments, build_ast, load_front_end, model_length
+from ..training.averaging import AveragingArguments
+from ..training.checkpoints import save_final
+from ..training.model_card import AST, write_model_card
+from ..training.optimization import OptimizationArguments
+from ..training.output import resumable
+from ..training.results import SplitResult
+from ..training.spectrogram import spectrogram_objective
+from ..training.steps import FinishedStep
+from ..training.trainer import AudioTrainer
+from .inputs import TrainingClips, read
+from .split_training import (
+    PARTS,
+    SPLIT_DEFAULTS,
+    SplitTraining,
+    SplitTrainingArguments,
+    begin,
+    callbacks,
+    check_early_stopping,
+    claim_output,
+    compute_metrics,
+    sampling_weights,
+    split_arguments,
+)
+from .stats import Moments
+
+__all__ = ["FinetuneASTArguments", "SpectrogramClips", "main", "run"]
+
+TRAINING_DEFAULTS: dict[str, Any] = SPLIT_DEFAULTS | {
+    "num_train_epochs": 25,
+    "learning_rate": 5e-5,
+    "weight_decay": 0.01,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 16,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,
+}
+
+
+@dataclass(frozen=True)
+class SpectrogramClips(TrainingClips):
+    """Which clips, and how they meet the model."""
+
+    ignore_padding: bool = field(
+        default=False,
+        metadata={
+            "help": "leave out the patches that hold only padding, which is faster for clips of many lengths, but not "
+            "what plain Transformers does with the saved model"
+        },
+    )
+    window_overlap: float = field(
+        default=0.5,
+        metadata={"help": "clips longer than the model reads are tested in windows that share this much, in [0, 1)"},
+    )
+
+
+@dataclass(frozen=True)
+class FinetuneASTArguments(SplitTrainingArguments):
+    """All settings of the recipe."""
+
+    data: SpectrogramClips
+    features: FeatureArguments = field(default_factory=FeatureArguments)
+    augmentation: SpectrogramAugmentation = field(default_factory=SpectrogramAugmentation)
+    model: ASTModelArguments = field(default_factory=ASTModelArguments)
+    adaptation: AdaptationArguments = field(default_factory=AdaptationArguments)
+    optimization: OptimizationArguments = field(default_factory=OptimizationArguments)
+    averaging: AveragingArguments = field(default_factory=AveragingArguments)
+    training: dict[str, Any] = field(
+        default_factory=lambda: dict(TRAINING_DEFAULTS), metadata={"keywords_of": "transformers.TrainingArguments"}
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Runs the recipe from a config file and command-line options."""
+    arguments = parse_config(FinetuneASTArguments, argv, description=__doc__ or "")
+    with resumable(arguments.output_dir):
+        run(arguments)
+
+
+def run(arguments: FinetuneASTArguments) -> list[SplitResult]:
+    """Trains and tests one model per split; returns and prints the results and leaves them in `output_dir`.
+
+    Raises:
+        FileExistsError: `output_dir` holds something and neither `resume` nor `overwrite` is set, or is not ours.
+        OSError: The checkpoint cannot be had.
+        ValueError: Data, settings or the launch do not fit; the message says what to change.
+    """
+    arguments, use_cpu = begin(arguments, TRAINING_DEFAULTS)
+    extractor = load_front_end(arguments.model, arguments.features)
+    clips = read(arguments.data)
+    splits = make_splits(clips, arguments.split)
+    check_early_stopping(arguments, splits)
+    used = sorted({index for split in splits for part in PARTS for index in getattr(split, part)})
+    waveforms = WaveformCache(clips, used, extractor.sampling_rate, skip_bad=arguments.data.skip_bad)
+    trained = {index for split in splits for index in split.train if index in waveforms}
+    longest = num_frames(max(map(waveforms.num_samples, trained)), extractor.sampling_rate)
+    extractor.max_length = model_length(arguments.model, arguments.features, longest)
+    claim_output(arguments)
+    if PartialState().is_main_process:
+        print(f"The model reads {extractor.max_length} frames of 10 ms; the longest training clip has {longest}")
+    return _FinetuningAST(arguments, clips, waveforms, extractor, use_cpu).run(splits)
+
+
+class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
+    """Fine-tuning on log-mel spectrograms.
+
+    Args:
+        waveforms: The sound of the clips that could be read.
+        extractor: Makes the log-mels, but for each split's own statistics.
+    """
+
+    def __init__(
+        self,
+        arguments: FinetuneASTArguments,
+        clips: ClipTable,
+        waveforms: WaveformCache,
+        extractor: ASTLogMelFeatureExtractor,
+        use_cpu: bool,
+    ):
+        super().__init__(arguments, clips)
+        self.waveforms = waveforms
+        self.extractor = extractor
+        self.use_cpu = use_cpu
+
+    def parts(self, split: Split) -> dict[str, SpectrogramDataset]:
+        """The training part is normalised by its own statistics, and so are the other two."""
+        extractor = copy(self.extractor)
+        features = self.arguments.features
+        if features.statistics == "data" and features.mean is None:
+            extractor.mean, extractor.std = self._statistics(split.train)
+        return {part: self._dataset(getattr(split, part), part, extractor) for part in PARTS}
+
+    def train(self, parts: Mapping[str, SpectrogramDataset], folder: Path) -> tuple[AudioTrainer, FinishedStep]:
+        arguments, training, validation = self.arguments, parts["train"], parts["validation"]
+        set_seed(arguments.seed)
+        model = build_ast(
+            arguments.model,
+            training.extractor,
+            self.clips.label_names,
+            multi_label=self.clips.multi_label,
+            seed=arguments.seed,
+        )
+        keep_tokens(model)
+        adapt(model, arguments.adaptation, seed=arguments.seed)
+        windows = self._windows(validation) if len(validation) else None
+        collator = SpectrogramCollator(model.config, training.padding_value, arguments.data.ignore_padding)
+        trainer = AudioTrainer(
+            model=model,
+            args=split_arguments(arguments, folder, self.use_cpu, validated=windows is not None),
+            train_dataset=training,
+            eval_dataset=windows,
+            data_collator=replace(collator, patch_dropout=arguments.augmentation.patch_dropout, seed=arguments.seed),
+            eval_collator=collator,
+            objective=spectrogram_objective(str(model.config.problem_type), arguments.model.label_smoothing),
+            sampling_weights=sampling_weights(arguments.data, self.clips.targets(training.indices)),
+            optimization=arguments.optimization,
+            averaging=arguments.averaging,
+            compute_metrics=None if windows is None else _metrics_of_clips(windows),
+            processing_class=training.extractor,
+            callbacks=callbacks(arguments),
+        )
+        done = self.train_to_the_end(trainer, parts, folder)
+        merge_lora(trainer.model)
+        return trainer, done
+
+    def predict(self, trainer: AudioTrainer, dataset: SpectrogramDataset) -> tuple[np.ndarray, np.ndarray]:
+        """The mean of the logits of a clip's windows."""
+        windows = self._windows(dataset)
+        of_validation, trainer.compute_metrics = trainer.compute_metrics, None
+        try:
+            logits = np.asarray(trainer.predict(windows).predictions)
+        finally:
+            trainer.compute_metrics = of_validation
+        return mean_scores(logits, windows.clip_of_window), np.asarray(dataset.targets)
+
+    def save(self, trainer: AudioTrainer, folder: Path, weights: dict[str, torch.Tensor]) -> None:
+        save_final(trainer.model, cast(ASTLogMelFeatureExtractor, trainer.processing_class), folder, weights)
+
+    def write_card(self, folder: Path, result: SplitResult, history: Sequence[Mapping[str, Any]]) -> None:
+        write_model_card(
+            folder,
+            result=result,
+            recipe=asdict(self.arguments),
+            source=self.arguments.data.source,
+            label_names=self.clips.label_names,
+            base_model=self.arguments.model.source,
+            random_weights=self.arguments.model.random_weights,
+            history=history,
+            kind=AST,
+        )
+
+    def _dataset(self, indices: Sequence[int], part: str, extractor: ASTLogMelFeatureExtractor) -> SpectrogramDataset:
+        readable = [index for index in indices if index in self.waveforms]
+        return SpectrogramDataset(
+            self.clips,
+            readable,
+            extractor,
+            targets=self.clips.targets(readable),
+            augmentation=self.arguments.augmentation if part == "train" else None,
+            seed=self.arguments.seed,
+            waveforms=self.waveforms,
+        )
+
+    def _statistics(self, indices: Sequence[int]) -> tuple[float, float]:
+        """Mean and standard deviation of all log-mels of the clips."""
+        moments = Moments()
+        for index in indices:
+            if index in self.waveforms:
+                (log_mel,) = self.extractor.log_mels(self.waveforms[index], self.extractor.sampling_rate)
+                moments = moments.merged(Moments.of(log_mel.numpy()))
+        if moments.std == 0:
+            raise ValueError(f"{self.arguments.data.source}: all frames of the training clips are the same (silence?)")
+        if PartialState().is_main_process:
+            print(f"log-mels of its training clips: mean {moments.mean:.4f}, deviation {moments.std:.4f}")
+        return moments.mean, moments.std
+
+    def _windows(self, dataset: SpectrogramDataset) -> WindowedDataset:
+        return WindowedDataset(dataset, self.arguments.data.window_overlap)
+
+
+def _metrics_of_clips(windows: WindowedDataset) -> Callable[[EvalPrediction], dict[str, float]]:
+    """Metrics of the validation clips, from the logits of their windows."""
+
+    def of_clips(prediction: EvalPrediction) -> dict[str, float]:
+        logits = mean_scores(np.asarray(prediction.predictions), windows.clip_of_window)
+        return compute_metrics(EvalPrediction(logits, np.asarray(windows.dataset.targets)))
+
+    return of_clips

@@ -1,0 +1,332 @@
+"""Fine-tuning an AST from labelled files to a stock checkpoint: results, resume, several processes, mistakes."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+from transformers import ASTForAudioClassification, TrainerCallback
+
+from hf_audioformer import ASTLogMelFeatureExtractor, cli, read_clips
+from hf_audioformer.audio.spectrogram_augment import SpectrogramAugmentation
+from hf_audioformer.data.splits import SplitArguments, make_splits
+from hf_audioformer.recipes import finetune_ast
+from hf_audioformer.recipes.finetune_ast import FinetuneASTArguments, SpectrogramClips
+from hf_audioformer.training.adaptation import AdaptationArguments
+from hf_audioformer.training.arguments import dump_config
+from hf_audioformer.training.ast_classifier import ASTModelArguments, FeatureArguments
+from hf_audioformer.training.averaging import AveragingArguments
+from hf_audioformer.training.optimization import OptimizationArguments
+from hf_audioformer.training.results import read_results
+
+from ..fixtures_recipes import SAMPLING_RATE
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FAST = {
+    **{"num_train_epochs": 2, "per_device_train_batch_size": 4, "disable_tqdm": True, "learning_rate": 3e-3},
+    # The last weights are kept, since the best ones may come from an epoch before anything could go wrong.
+    "load_best_model_at_end": False,
+}
+SMALL = ASTModelArguments(
+    random_weights=True,
+    **{"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 8},
+    **{"time_stride": 8, "frequency_stride": 8},
+)
+EVERYTHING = SpectrogramAugmentation(
+    **{"frequency_mask": 8, "time_mask": 8, "mixup": 0.5, "spectrogram_noise": 0.1, "roll_frames": 3},
+    **{"gain_db": (-6.0, 6.0), "speed": (0.9, 1.1), "shift": 0.2, "noise_snr_db": (10.0, 30.0), "patch_dropout": 0.2},
+)
+
+
+@pytest.fixture
+def arguments(tone_folder: Path, tmp_path: Path) -> FinetuneASTArguments:
+    """Two epochs on the tones; a fifth of them is tested."""
+    return FinetuneASTArguments(
+        data=SpectrogramClips(source=str(tone_folder)),
+        output_dir=str(tmp_path / "run"),
+        split=SplitArguments(validation_fraction=0.2),
+        features=FeatureArguments(num_mel_bins=32),
+        model=SMALL,
+        training=FAST,
+    )
+
+
+class _Interrupt(TrainerCallback):
+    """Ctrl-C right after the n-th checkpoint."""
+
+    def __init__(self, after: int):
+        self.left = after
+
+    def on_save(self, *args: Any, **kwargs: Any) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def assert_same_weights(one: str | Path, other: str | Path, tolerance: float) -> None:
+    expected, found = (load_file(Path(folder) / "model.safetensors") for folder in (one, other))
+    assert expected.keys() == found.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, atol=tolerance, rtol=0, msg=lambda text, name=name: name + text)
+
+
+PLAIN_PIPELINE = """
+import json, sys
+import soundfile
+from transformers import pipeline
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "hf_audioformer":
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Blocker())
+classifier = pipeline("audio-classification", model=sys.argv[1], device="cpu")
+answers = []
+for path in sys.argv[2:]:
+    waveform, rate = soundfile.read(path, dtype="float32")
+    guesses = classifier({"raw": waveform, "sampling_rate": rate})
+    answers.append({guess["label"]: guess["score"] for guess in guesses})
+print(json.dumps([type(classifier.model).__name__, type(classifier.feature_extractor).__name__, answers]))
+"""
+
+
+@pytest.mark.reference
+def test_a_folder_of_classes_becomes_a_stock_checkpoint(
+    arguments: FinetuneASTArguments, tone_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In a process that cannot import this package it gives what it gives here."""
+    (result,) = finetune_ast.run(replace(arguments, training=FAST | {"num_train_epochs": 25}))
+    printed = capfd.readouterr()
+    assert (result.metric, result.name) == ("accuracy", "fraction")
+    assert sum(result.num_clips.values()) == 24
+    assert result.score > 0.8
+    assert "The model reads 40 frames of 10 ms; the longest training clip has 37" in printed.out
+
+    folder = tmp_path / "moved"
+    shutil.move(arguments.output_dir, folder)
+    files = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
+    assert {path.name for path in folder.iterdir()} == files | {"recipe.yaml", "result.json", "results.json"}
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["architectures"], config["max_length"]) == (["ASTForAudioClassification"], 40)
+    names = load_file(folder / "model.safetensors").keys()
+    assert "audio_spectrogram_transformer.encoder.layer.0.attention.attention.query.weight" in names
+
+    clips = read_clips(arguments.data.source)
+    (split,) = make_splits(clips, arguments.split)
+    extractor = ASTLogMelFeatureExtractor.from_pretrained(folder)
+    frames = [extractor.log_mels(clips.load(index)["array"], SAMPLING_RATE)[0].double() for index in split.train]
+    assert extractor.mean == pytest.approx(torch.cat(frames).mean().item())
+    assert extractor.std == pytest.approx(torch.cat(frames).std(correction=0).item())
+
+    paths = [str(tone_folder / clips.ids[index]) for index in split.test]
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN_PIPELINE, str(folder), *paths],
+        **{"capture_output": True, "text": True, "timeout": 100, "check": True, "cwd": tmp_path},
+    )
+    model_class, extractor_class, answers = json.loads(done.stdout.splitlines()[-1])
+    assert (model_class, extractor_class) == ("ASTForAudioClassification", "ASTFeatureExtractor")
+    truth = [clips.label_names[label] for label in clips.targets(split.test)]
+    right = [max(answer, key=answer.__getitem__) == label for answer, label in zip(answers, truth, strict=True)]
+    assert result.score == pytest.approx(sum(right) / len(right))
+    model = ASTForAudioClassification.from_pretrained(folder).eval()
+    for index, answer in zip(split.test, answers, strict=True):
+        with torch.no_grad():
+            logits = model(**extractor(clips.load(index)["array"], SAMPLING_RATE, return_tensors="pt")).logits[0]
+        for row, probability in enumerate(logits.softmax(0)):
+            assert answer[model.config.id2label[row]] == pytest.approx(probability.item(), abs=1e-4)
+
+
+@pytest.mark.unit
+def test_folds_of_long_clips_with_several_labels(arguments: FinetuneASTArguments, tone_csv: Path) -> None:
+    """Read in windows of a third of their length; the padding of what is shorter is left out."""
+    several = replace(
+        arguments,
+        data=SpectrogramClips(source=str(tone_csv), ignore_padding=True, sampling="class_balanced"),
+        split=SplitArguments(kind="folds", column="fold", validation_fraction=0.25),
+        features=FeatureArguments(num_mel_bins=32, max_length=8),
+        augmentation=EVERYTHING,
+        optimization=OptimizationArguments(schedule="step", full_rate_epochs=1, layer_decay=0.5),
+        averaging=AveragingArguments(kind="epochs"),
+        training=FAST | {"load_best_model_at_end": True},
+    )
+    results = finetune_ast.run(several)
+    assert [result.name for result in results] == ["fold_1", "fold_2"]
+    assert all(result.metric == "macro mAP" and result.score == result.metrics["map"] for result in results)
+    clips = read_clips(several.data.source)
+    for result, split in zip(results, make_splits(clips, several.split), strict=True):
+        folder = Path(several.output_dir) / result.name
+        assert list(folder.glob("checkpoint-*")) == []
+        config = ASTForAudioClassification.from_pretrained(folder).config
+        assert (config.problem_type, config.max_length) == ("multi_label_classification", 8)
+        assert result.num_clips == {part: len(getattr(split, part)) for part in ("train", "validation", "test")}
+    means = [ASTLogMelFeatureExtractor.from_pretrained(Path(several.output_dir) / r.name).mean for r in results]
+    assert means[0] != means[1]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("kind", ["head", "lora"])
+def test_a_part_of_the_model_may_learn(arguments: FinetuneASTArguments, kind: Any, tmp_path: Path) -> None:
+    """From a checkpoint, whose statistics and length are kept; what is left is a stock checkpoint."""
+    finetune_ast.run(replace(arguments, output_dir=str(tmp_path / "before")))
+    partly = replace(
+        arguments,
+        features=FeatureArguments(statistics="checkpoint"),
+        model=ASTModelArguments(checkpoint=str(tmp_path / "before"), keep_labels=True),
+        adaptation=AdaptationArguments(kind=kind, lora_rank=2),
+    )
+    finetune_ast.run(partly)
+    before, after = (load_file(folder / "model.safetensors") for folder in (tmp_path / "before", tmp_path / "run"))
+    assert before.keys() == after.keys()
+    changed = {name for name, weight in before.items() if not torch.equal(weight, after[name])}
+    assert {name for name in changed if name.startswith("classifier.")}
+    in_layers = {name.partition(".layer.0.")[2] for name in changed if not name.startswith("classifier.")}
+    attention = "attention.attention."
+    assert in_layers == ({f"{attention}query.weight", f"{attention}value.weight"} if kind == "lora" else set())
+    extractors = [ASTLogMelFeatureExtractor.from_pretrained(tmp_path / name) for name in ("before", "run")]
+    assert extractors[0].to_dict() == extractors[1].to_dict()
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize(
+    "training",
+    [
+        {"num_train_epochs": 3, "dataloader_num_workers": 2, "dataloader_persistent_workers": True},
+        {"save_strategy": "steps", "save_steps": 3, "eval_strategy": "steps", "eval_steps": 3},
+    ],
+    ids=["workers", "within_an_epoch"],
+)
+def test_a_resumed_run_equals_an_unbroken_one(
+    arguments: FinetuneASTArguments, training: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every kind of augmentation, dropout, a moving average and rates by layer."""
+    arguments = replace(
+        arguments,
+        training=FAST | training,
+        augmentation=EVERYTHING,
+        model=replace(SMALL, hidden_dropout=0.1, attention_dropout=0.1, label_smoothing=0.1),
+        optimization=OptimizationArguments(layer_decay=0.75),
+        averaging=AveragingArguments(kind="ema", decay=0.9, keep="always"),
+        early_stopping_patience=2,
+    )
+    unbroken = replace(arguments, output_dir=str(tmp_path / "unbroken"))
+    (expected,) = finetune_ast.run(unbroken)
+    original = finetune_ast.callbacks
+    with monkeypatch.context() as patch:
+        patch.setattr(finetune_ast, "callbacks", lambda arguments: [*original(arguments), _Interrupt(1)])
+        with pytest.raises(KeyboardInterrupt):
+            finetune_ast.run(arguments)
+    (found,) = finetune_ast.run(replace(arguments, resume=True))
+    assert_same_weights(unbroken.output_dir, arguments.output_dir, 0)
+    assert replace(found, seconds=0) == replace(expected, seconds=0)
+
+
+def launch(*argv: str) -> "subprocess.Popen[str]":
+    settings = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(argv, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture
+def config(arguments: FinetuneASTArguments, tmp_path: Path) -> str:
+    (tmp_path / "config.yaml").write_text(dump_config(arguments))
+    return str(tmp_path / "config.yaml")
+
+
+@pytest.mark.fault
+def test_a_killed_run_goes_on(arguments: FinetuneASTArguments, config: str, tmp_path: Path) -> None:
+    """kill -9 as soon as a checkpoint stands there, whole or not."""
+    output = Path(arguments.output_dir)
+    command = [sys.executable, "-m", "hf_audioformer", "finetune-ast", config, "--training.num_train_epochs", "12"]
+    with launch(*command) as run:
+        while run.poll() is None and not list(output.glob("checkpoint-*/model.safetensors")):
+            time.sleep(0.001)
+        run.send_signal(signal.SIGKILL)
+    assert run.returncode == -signal.SIGKILL
+    longer = replace(arguments, training=FAST | {"num_train_epochs": 12})
+    (found,) = finetune_ast.run(replace(longer, resume=True))
+    (expected,) = finetune_ast.run(replace(longer, output_dir=str(tmp_path / "unbroken")))
+    assert_same_weights(tmp_path / "unbroken", output, 0)
+    assert replace(found, seconds=0) == replace(expected, seconds=0)
+
+
+@pytest.mark.invariant
+@pytest.mark.parametrize("num_nodes", [1, 2], ids=["torchrun", "two_launchers"])
+def test_two_processes_equal_one_with_twice_the_batch(
+    arguments: FinetuneASTArguments, config: str, tmp_path: Path, num_nodes: int
+) -> None:
+    """On one machine, and as two nodes that meet on loopback. 15 clips in steps of 12: an epoch's last is not whole."""
+    shared = ["--world_size", "2", "--training.per_device_train_batch_size", "6", "--augmentation.mixup", "0.5"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(2 // num_nodes)]
+    if num_nodes == 1:
+        torchrun += ["--standalone"]
+    else:
+        meeting = 29_000 + os.getpid() % 1_000
+        torchrun += ["--nnodes", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", f"localhost:{meeting}"]
+    nodes = [launch(*torchrun, "-m", "hf_audioformer", "finetune-ast", config, *shared) for _ in range(num_nodes)]
+    printed = [node.communicate(timeout=110)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0] * num_nodes, "\n".join(printed)
+    assert "".join(printed).count("epoch 1/2") == 1
+    assert "world_size: 2" in (Path(arguments.output_dir) / "recipe.yaml").read_text()
+    alone = replace(
+        arguments,
+        output_dir=str(tmp_path / "alone"),
+        augmentation=SpectrogramAugmentation(mixup=0.5),
+        training=FAST | {"per_device_train_batch_size": 12},
+    )
+    (expected,) = finetune_ast.run(alone)
+    assert expected.num_clips["train"] % 12
+    (found,) = read_results(Path(arguments.output_dir) / "result.json")
+    assert found.num_clips == expected.num_clips
+    assert found.metrics == pytest.approx(expected.metrics)
+    assert_same_weights(alone.output_dir, arguments.output_dir, 1e-5)
+
+
+@pytest.mark.cli
+def test_one_fold_of_esc10(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_AUDIOFORMER_DATA", str(data_folder))
+    preset = ["ast_esc10", "--output_dir", str(tmp_path / "run"), "--split.run_folds", "[1]"]
+    short = ["--training.max_steps", "3", "--averaging.kind", "none", "--training.disable_tqdm", "true"]
+    assert cli.main(["finetune-ast", *preset, *short]) == 0
+    (result,) = read_results(tmp_path / "run" / "results.json")
+    assert (result.name, result.num_clips["train"] > 200) == ("fold_1", True)
+    assert ASTForAudioClassification.from_pretrained(tmp_path / "run" / "fold_1").config.num_labels == 10
+
+
+@pytest.mark.fault
+def test_bad_clips_are_named_or_left_out(
+    arguments: FinetuneASTArguments, tone_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "with_bad"
+    shutil.copytree(tone_folder, folder)
+    (folder / "low" / "3.wav").write_bytes((folder / "low" / "3.wav").read_bytes()[:1000])
+    arguments = replace(arguments, data=SpectrogramClips(source=str(folder)))
+    with pytest.raises(ValueError, match=r"low/3.wav.*truncated.*--data.skip_bad true"):
+        finetune_ast.run(arguments)
+    assert not Path(arguments.output_dir).exists()
+    (result,) = finetune_ast.run(replace(arguments, data=replace(arguments.data, skip_bad=True)))
+    assert sum(result.num_clips.values()) == 23
+    assert any("low/3.wav" in message and "truncated" in message for message in caplog.messages)
+
+
+@pytest.mark.fault
+def test_silence_and_patience_without_validation_are_refused(arguments: FinetuneASTArguments, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="early_stopping_patience needs validation clips"):
+        finetune_ast.run(replace(arguments, split=SplitArguments(validation_fraction=0.0), early_stopping_patience=1))
+    for label in ("a", "b"):
+        (tmp_path / "silence" / label).mkdir(parents=True)
+        for index in range(4):
+            soundfile.write(tmp_path / "silence" / label / f"{index}.wav", np.zeros(4000), SAMPLING_RATE)
+    with pytest.raises(ValueError, match="all frames of the training clips are the same"):
+        finetune_ast.run(replace(arguments, data=SpectrogramClips(source=str(tmp_path / "silence"))))

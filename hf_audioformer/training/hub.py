@@ -1,0 +1,252 @@
+"""Pushing a finished folder to the Hub: what of it travels, whether it works alone, and all of it in one commit."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from huggingface_hub.errors import HTTPError, RevisionNotFoundError
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForMaskedLM,
+    AutoModelForPreTraining,
+    PreTrainedConfig,
+)
+
+from ..models import audioformer
+from ..models.audioformer.configuration_audioformer import AudioFormerConfig
+from ..models.audioformer.feature_extraction_audioformer import CODEC_SUBFOLDER, AudioFormerFeatureExtractor
+from .console import quiet_transformers
+
+__all__ = ["ID_OF_THIS_CHECKPOINT", "Push", "check_folder", "files_to_push", "push_folder"]
+
+# What a card writes in its examples where the id belongs, which nobody knows before the push.
+ID_OF_THIS_CHECKPOINT = "PATH_OR_ID_OF_THIS_CHECKPOINT"
+
+CODE_FILES = tuple(
+    f"{part}_audioformer.py" for part in ("configuration", "modeling", "feature_extraction", "codec", "waveform")
+)
+_MODELING = "modeling_audioformer.AudioFormer"
+AUTO_MAP = {
+    "AutoConfig": "configuration_audioformer.AudioFormerConfig",
+    "AutoModel": f"{_MODELING}Model",
+    "AutoModelForAudioClassification": f"{_MODELING}ForAudioClassification",
+    "AutoModelForMaskedLM": f"{_MODELING}ForMaskedLM",
+    "AutoModelForPreTraining": f"{_MODELING}ForPreTraining",
+}
+EXTRACTOR_AUTO_MAP = {"AutoFeatureExtractor": "feature_extraction_audioformer.AudioFormerFeatureExtractor"}
+
+# Optimizer states, training_args.bin, checkpoints, steps and recipes (which name local folders) stay here.
+_TRAVELS = re.compile(
+    rf"(({CODEC_SUBFOLDER}/)?(config\.json|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json)"
+    r"|preprocessor_config\.json|README\.md|learning_curve\.png|(result|results|measures)\.json|per_class\.csv"
+    rf"|\.eval_results/[\w.-]+\.yaml|{'|'.join(map(re.escape, CODE_FILES))})"
+)
+_AUTO_CLASSES = {
+    "ForAudioClassification": AutoModelForAudioClassification,
+    "ForMaskedLM": AutoModelForMaskedLM,
+    "ForPreTraining": AutoModelForPreTraining,
+}
+_COMMIT = re.compile("[0-9a-f]{40}")
+
+CODE_SECTION = """
+## Without the package
+
+The model's own code lies beside the weights, so that Transformers loads it without hf_audioformer (torchaudio must be
+installed). That runs code from this repository: read it, and pin the `revision` you have read.
+
+```python
+from transformers import pipeline
+
+classifier = pipeline(model="{repo}", trust_remote_code=True)
+```
+"""
+
+
+@dataclass(frozen=True)
+class Push:
+    """What a push did: the repository, its newest commit, and whether that is a new one."""
+
+    repo_id: str
+    commit: str
+    url: str
+    private: bool
+    is_new: bool
+
+
+def check_folder(folder: Path) -> None:
+    """Loads model, feature extractor and codec of a folder as those will who get them from the Hub.
+
+    Raises:
+        FileNotFoundError: Configuration, feature extractor, codec or card are missing.
+        ValueError: Something does not load, is incomplete, or only works on this machine.
+    """
+    _check_present(folder)
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+            extractor = AutoFeatureExtractor.from_pretrained(folder, trust_remote_code=False)
+            _, loading = _auto_class(config).from_pretrained(
+                folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True
+            )
+            if isinstance(extractor, AudioFormerFeatureExtractor):
+                _check_codec(folder, extractor)
+    except (OSError, KeyError, RuntimeError, SafetensorError, ValueError) as error:
+        raise ValueError(f"{folder} does not load and is not pushed: {error}") from error
+    incomplete = sorted({*loading["missing_keys"], *map(str, loading["mismatched_keys"])})
+    if incomplete:
+        raise ValueError(
+            f"the weights in {folder} lack {', '.join(incomplete[:5])}, and are not pushed; save the model again"
+        )
+    if not ModelCard.load(folder / "README.md").data.to_dict():
+        raise ValueError(
+            f"{folder / 'README.md'} has no metadata; begin it with library_name, pipeline_tag and license between two "
+            "lines of ---"
+        )
+
+
+def files_to_push(folder: Path, repo_id: str, *, with_code: bool = False) -> dict[str, Path | bytes]:
+    """What of `folder` travels, by its path in the repository: files as they are, or the bytes they become.
+
+    A card's examples get the id of the repository. With `with_code` the model's own files travel too, and the
+    configurations name them.
+
+    Raises:
+        ValueError: Code is wanted for a model that Transformers has itself.
+    """
+    files: dict[str, Path | bytes] = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and _TRAVELS.fullmatch(path.relative_to(folder).as_posix()) and path.suffix != ".py"
+    }
+    card = (folder / "README.md").read_text(encoding="utf-8").replace(ID_OF_THIS_CHECKPOINT, repo_id)
+    if with_code:
+        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+        if model_type != AudioFormerConfig.model_type:
+            raise ValueError(f"with_code is for AudioFormer; Transformers itself has the code of {model_type}")
+        code = Path(audioformer.__path__[0])
+        files |= {name: code / name for name in CODE_FILES}
+        card += CODE_SECTION.format(repo=repo_id)
+    files["README.md"] = card.encode()
+    for name, auto_map in (("config.json", AUTO_MAP), ("preprocessor_config.json", EXTRACTOR_AUTO_MAP)):
+        settings = json.loads((folder / name).read_text(encoding="utf-8"))
+        settings.pop("auto_map", None)  # that of a model loaded from elsewhere would name foreign code
+        settings |= {"auto_map": auto_map} if with_code else {}
+        files[name] = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
+    return files
+
+
+def push_folder(
+    folder: Path,
+    repo_id: str,
+    *,
+    public: bool = False,
+    revision: str | None = None,
+    message: str | None = None,
+    with_code: bool = False,
+    token: str | None = None,
+) -> Push:
+    """Uploads the folder in one commit, or none if the repository holds the same already.
+
+    The repository is made if it is not there. Of files that earlier pushes left, those that are gone from the folder
+    are deleted by the same commit; what others put there stays. If the push is interrupted, the branch is as it was.
+
+    Args:
+        folder: A folder that `check_folder` accepts.
+        repo_id: "name" or "owner/name".
+        public: Whether everybody may see it; private otherwise.
+        revision: The branch to push to, made if it is not there; `main` if not given.
+        message: Title of the commit.
+        with_code: Whether the model's own files travel, so that it loads without this package.
+        token: Access token; the stored one if not given.
+
+    Raises:
+        FileNotFoundError, ValueError: As `check_folder`, or the repository is public and `public` is not set.
+        ConnectionError: The Hub refused, failed or could not be reached.
+    """
+    check_folder(folder)
+    files_to_push(folder, repo_id, with_code=with_code)  # raises before anything is made
+    api = HfApi(token=token)
+    try:
+        return _push(api, folder, repo_id, public, revision, message or "Upload model", with_code)
+    except (OSError, HTTPError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        raise ConnectionError(
+            f"{folder} was not pushed to {repo_id}, whose branch is as it was: {error} "
+            f"({type(cause).__name__}: {cause}). The same call tries again; `hf auth whoami` says who is logged in."
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{folder} was not pushed to {repo_id}: {error}") from error
+
+
+def _push(
+    api: HfApi, folder: Path, repo_id: str, public: bool, revision: str | None, message: str, with_code: bool
+) -> Push:
+    repo_id = api.create_repo(repo_id, private=not public, exist_ok=True).repo_id
+    head = api.model_info(repo_id)
+    if not public and not head.private:
+        raise ValueError(
+            f"{repo_id} is public, and public is not set. Set it (--public true), or make the repository private first."
+        )
+    branch_is_new = False
+    if revision is not None:
+        try:
+            head = api.model_info(repo_id, revision=revision)
+        except RevisionNotFoundError:
+            branch_is_new = True
+    files = files_to_push(folder, repo_id, with_code=with_code)
+    additions = [CommitOperationAdd(path, content) for path, content in files.items()]
+    there = [sibling.rfilename for sibling in head.siblings or []]
+    stale = [CommitOperationDelete(path) for path in there if _TRAVELS.fullmatch(path) and path not in files]
+    if branch_is_new:
+        api.preupload_lfs_files(repo_id, additions)  # what may take long comes before the branch
+        api.create_branch(repo_id, branch=str(revision), revision=head.sha)
+    commit = api.create_commit(
+        repo_id, [*stale, *additions], commit_message=message, revision=revision, parent_commit=head.sha
+    )
+    return Push(repo_id, commit.oid, commit.commit_url, bool(head.private), is_new=commit.oid != head.sha)
+
+
+def _check_present(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        inside = sorted(
+            path.parent.name for path in folder.glob("*/config.json") if path.parent.name != CODEC_SUBFOLDER
+        )
+        hint = f"; it holds {', '.join(inside)}: push one of them" if inside else ", so it is no folder of a model"
+        raise FileNotFoundError(f"{folder} has no config.json{hint}")
+    for name, remedy in (
+        ("preprocessor_config.json", "save the feature extractor there with save_pretrained"),
+        ("README.md", "write a card, which says what the model is and was trained on; the recipes do it"),
+    ):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder} has no {name}; {remedy}")
+
+
+def _auto_class(config: PreTrainedConfig) -> Any:
+    (architecture, *_) = config.architectures or [""]
+    return next((auto for suffix, auto in _AUTO_CLASSES.items() if architecture.endswith(suffix)), AutoModel)
+
+
+def _check_codec(folder: Path, extractor: AudioFormerFeatureExtractor) -> None:
+    """The codec lies in the folder and loads, or is named by a commit of the Hub."""
+    settings: Mapping[str, Any] = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    if settings.get("codec") is None:
+        extractor.load_codec()
+    elif Path(settings["codec"]).exists() or Path(settings["codec"]).is_absolute():
+        raise ValueError(
+            f"its feature extractor names the codec by a folder of this machine, {settings['codec']}; save it with "
+            "save_pretrained(folder, include_codec=True)"
+        )
+    elif not _COMMIT.fullmatch(settings.get("codec_revision") or ""):
+        raise ValueError(
+            f"its feature extractor names the codec {settings['codec']} at revision "
+            f"{settings.get('codec_revision')!r}, which may change; pin codec_revision to a commit (40 hexadecimal "
+            "digits), or save it with save_pretrained(folder, include_codec=True)"
+        )

@@ -10,8 +10,11 @@ from ..fixtures_recipes import (
     tone_csv,
     tone_folder,
 )
+from ..hub_double import hub, hub_client
 
 __all__ = [
+    "hub",
+    "hub_client",
     "one_thread",
     "tiny_c1",
     "tiny_checkpoint",

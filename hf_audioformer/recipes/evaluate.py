@@ -2,7 +2,7 @@
 classes, every prediction, and figures. Takes AudioFormer checkpoints and any other that AutoModelForAudioClassification
 loads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,25 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, PreTrainedModel
+from transformers import (
+    ASTFeatureExtractor,
+    ASTForAudioClassification,
+    AutoFeatureExtractor,
+    AutoModelForAudioClassification,
+    PreTrainedModel,
+)
 
 from .. import AudioFormerFeatureExtractor
+from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..data import ClipTable
 from ..data.clip_codes import codes_of_clips
 from ..data.collators import CodeCollator
+from ..data.spectrogram_collator import SpectrogramCollator
+from ..data.spectrogram_dataset import SpectrogramDataset
+from ..data.waveform_cache import WaveformCache
+from ..data.windows import WindowedDataset, mean_scores
 from ..metrics import class_probabilities
+from ..models.ast.tokens_ast import keep_tokens
 from ..models.audioformer.waveform_audioformer import resample
 from ..training.arguments import parse_config
 from ..training.console import quiet_transformers
@@ -37,6 +49,13 @@ class EvaluationClips(ReadingArguments):
     skip_bad: bool = field(default=False, metadata={"help": "leave out clips that cannot be read, and list them"})
     max_length_seconds: float | None = field(
         default=None, metadata={"help": "cut longer clips at the end (AudioFormer only)"}
+    )
+    window_overlap: float = field(
+        default=0.5,
+        metadata={"help": "clips longer than an AST reads are classified in windows that share this much, in [0, 1)"},
+    )
+    ignore_padding: bool = field(
+        default=False, metadata={"help": "leave out the padding of shorter clips, for an AST trained so"}
     )
 
 
@@ -157,7 +176,7 @@ def _of_mean_probabilities(logits: Sequence[np.ndarray], *, multi_label: bool) -
 
 
 def load_classifier(source: str, device: torch.device) -> tuple[PreTrainedModel, Any]:
-    """A classifier in float32 on the device, ready to evaluate, and its feature extractor.
+    """A classifier in float32 on the device, ready to evaluate, and its feature extractor; that of an AST is ours.
 
     Raises:
         ValueError: The checkpoint has no trained classifier, or one for regression.
@@ -169,10 +188,12 @@ def load_classifier(source: str, device: torch.device) -> tuple[PreTrainedModel,
         )
         if isinstance(extractor, AudioFormerFeatureExtractor):
             extractor.load_codec(device)
+        if isinstance(extractor, ASTFeatureExtractor):
+            extractor = ASTLogMelFeatureExtractor.from_pretrained(source)
     if info["missing_keys"]:
         raise ValueError(
             f"model is {source}, which holds no trained classifier (missing {sorted(info['missing_keys'])[0]}); train "
-            "one with hf-audioformer finetune"
+            "one with hf-audioformer finetune or finetune-ast"
         )
     if model.config.problem_type == "regression":
         raise ValueError(f"model is {source}, which predicts numbers, not classes; classifiers are evaluated here")
@@ -210,19 +231,50 @@ def classify(
     clips: ClipTable, model: PreTrainedModel, extractor: Any, arguments: EvaluateArguments
 ) -> dict[int, np.ndarray]:
     """Logits, float32 (classes,), of each clip that can be read, by its index."""
+    if isinstance(model, ASTForAudioClassification):
+        return _classify_windows(clips, model, extractor, arguments)
     if isinstance(extractor, AudioFormerFeatureExtractor):
         batches = _code_batches(clips, model, extractor, arguments)
     else:
         batches = _feature_batches(clips, extractor, arguments)
+    logits = _logits(batches, model, len(clips))
+    if not logits:
+        raise ValueError(f"{arguments.data.source}: no clip could be read")
+    return logits
+
+
+def _logits(batches: Iterable[Batch], model: PreTrainedModel, total: int) -> dict[int, np.ndarray]:
     logits: dict[int, np.ndarray] = {}
-    with tqdm(total=len(clips), desc="classify", unit="clip", dynamic_ncols=True) as bar:
+    with tqdm(total=total, desc="classify", unit="clip", dynamic_ncols=True) as bar:
         for indices, batch in batches:
             found = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits
             logits |= zip(indices, found.float().cpu().numpy(), strict=True)
             bar.update(len(indices))
-    if not logits:
-        raise ValueError(f"{arguments.data.source}: no clip could be read")
     return logits
+
+
+def _classify_windows(
+    clips: ClipTable,
+    model: ASTForAudioClassification,
+    extractor: ASTLogMelFeatureExtractor,
+    arguments: EvaluateArguments,
+) -> dict[int, np.ndarray]:
+    """As `classify`, by an AST: the mean of the logits of a clip's windows."""
+    extractor.max_length = model.config.max_length
+    waveforms = WaveformCache(clips, range(len(clips)), extractor.sampling_rate, skip_bad=arguments.data.skip_bad)
+    found = [index for index in range(len(clips)) if index in waveforms]
+    windows = WindowedDataset(
+        SpectrogramDataset(clips, found, extractor, waveforms=waveforms), arguments.data.window_overlap
+    )
+    collate = SpectrogramCollator(model.config, windows.padding_value, arguments.data.ignore_padding)
+    keep_tokens(model)
+    batches = (
+        (chunk, collate([windows[window] for window in chunk]))
+        for chunk in _chunks(range(len(windows)), arguments.batch_size)
+    )
+    of_windows = _logits(batches, model, len(windows))
+    logits = mean_scores(np.stack([of_windows[window] for window in range(len(windows))]), windows.clip_of_window)
+    return dict(zip(found, logits, strict=True))
 
 
 def _code_batches(

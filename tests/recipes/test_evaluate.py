@@ -22,14 +22,23 @@ from transformers import (
     pipeline,
 )
 
-from hf_audioformer import AudioFormerFeatureExtractor, AudioFormerForAudioClassification, cli, read_clips
+from hf_audioformer import (
+    ASTLogMelFeatureExtractor,
+    AudioFormerFeatureExtractor,
+    AudioFormerForAudioClassification,
+    cli,
+    new_ast,
+    read_clips,
+)
 from hf_audioformer.data.splits import SplitArguments
 from hf_audioformer.metrics import classification_metrics
-from hf_audioformer.recipes import evaluate, finetune
+from hf_audioformer.recipes import evaluate, finetune, finetune_ast
 from hf_audioformer.recipes.evaluate import EvaluateArguments, EvaluationClips
 from hf_audioformer.recipes.evaluation_report import ScoredClips, measure, write_report
 from hf_audioformer.recipes.finetune import DataArguments, FinetuneArguments, ModelArguments
+from hf_audioformer.recipes.finetune_ast import FinetuneASTArguments, SpectrogramClips
 from hf_audioformer.recipes.inputs import SubsetArguments
+from hf_audioformer.training.ast_classifier import ASTModelArguments, FeatureArguments
 from hf_audioformer.training.checkpoints import save_final
 
 from ..fixtures_recipes import PITCHES_HZ, SAMPLING_RATE, tiny_config, tone
@@ -170,6 +179,26 @@ def test_it_repeats_the_score_of_finetune(tiny_checkpoint: str, tone_csv: Path, 
     assert report["metrics"] == pytest.approx(result.metrics)
 
 
+@pytest.mark.invariant
+def test_it_repeats_the_score_of_finetune_ast(tone_csv: Path, tmp_path: Path) -> None:
+    """With windows, and without the padding of what is shorter."""
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 8, "time_stride": 8}
+    tuning = FinetuneASTArguments(
+        data=SpectrogramClips(source=str(tone_csv), ignore_padding=True, window_overlap=0.25),
+        output_dir=str(tmp_path / "run"),
+        split=SplitArguments(kind="folds", column="fold", run_folds=[2], validation_fraction=0.0),
+        features=FeatureArguments(num_mel_bins=32, max_length=20),
+        model=ASTModelArguments(random_weights=True, **sizes),
+        training={"max_steps": 5, "learning_rate": 1e-2, "disable_tqdm": True},
+    )
+    (result,) = finetune_ast.run(tuning)
+    asked = arguments(
+        f"{tuning.output_dir}/fold_2", tone_csv, tmp_path / "out", split=SubsetArguments(column="fold", values=["2"])
+    )
+    same = EvaluationClips(str(tone_csv), ignore_padding=True, window_overlap=0.25)
+    assert evaluate.run(replace(asked, data=same))["metrics"] == pytest.approx(result.metrics)
+
+
 @pytest.mark.unit
 def test_a_perfect_ranking_is_reported_though_its_dprime_is_infinite(tmp_path: Path) -> None:
     labels = np.tile(np.eye(3, dtype=np.int64), (5, 1))
@@ -192,6 +221,32 @@ def waveform_transformer() -> tuple[Any, Any]:
     positions = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2, "classifier_proj_size": 16}
     config = Wav2Vec2Config(**sizes, **convolutions, **positions, **LABELS)
     return Wav2Vec2ForSequenceClassification(config), Wav2Vec2FeatureExtractor()
+
+
+@pytest.mark.reference
+def test_an_ast_hears_all_of_a_long_clip(tone_folder: Path, tmp_path: Path) -> None:
+    """Clips of 23 to 37 frames in windows of 16 that begin every 4, the last one with the clip's end."""
+    model, _ = spectrogram_transformer()
+    config = ASTConfig(**(model.config.to_dict() | {"max_length": 16, "initializer_range": 0.5}))
+    model = new_ast(config).eval()
+    ASTFeatureExtractor(max_length=99, num_mel_bins=32).save_pretrained(tmp_path / "model")
+    model.save_pretrained(tmp_path / "model")
+    asked = arguments(str(tmp_path / "model"), tone_folder, tmp_path / "out")
+    report = evaluate.run(replace(asked, data=EvaluationClips(str(tone_folder), window_overlap=0.75)))
+    clips = read_clips(str(tone_folder))
+    extractor = ASTLogMelFeatureExtractor.from_pretrained(tmp_path / "model")
+    logits = []
+    for index in range(len(clips)):
+        (log_mel,) = extractor.log_mels(clips.load(index)["array"], SAMPLING_RATE)
+        starts = sorted({*range(0, len(log_mel) - 16, 4), len(log_mel) - 16})
+        windows = torch.stack([extractor.normalised(log_mel[start : start + 16]) for start in starts])
+        with torch.no_grad():
+            logits.append(model(windows).logits.mean(0).numpy())
+    labels = np.array([NAMES.index(clips.label_names[label]) for label in clips.targets()])
+    assert report["metrics"] == pytest.approx(classification_metrics(np.stack(logits), labels))
+    rows = read_csv(tmp_path / "out" / "predictions.csv")
+    best = [float(np.exp(one - one.max()).sum() ** -1) for one in np.stack(logits).astype(np.float64)]
+    assert [float(row["best_probability"]) for row in rows] == pytest.approx(best, abs=1e-3)
 
 
 @pytest.mark.reference
@@ -232,15 +287,23 @@ def test_bad_clips_are_named_or_left_out(single: str, tone_folder: Path, tmp_pat
 
 
 @pytest.mark.fault
-def test_bad_clips_for_other_models(tmp_path: Path) -> None:
-    model, extractor = spectrogram_transformer()
+@pytest.mark.parametrize(
+    ("make", "all_bad"),
+    [
+        (spectrogram_transformer, "1 of 1 clips cannot be used, more than 20%"),
+        (waveform_transformer, "no clip could be read"),
+    ],
+    ids=["ast", "wav2vec2"],
+)
+def test_bad_clips_for_other_models(make: Any, all_bad: str, tmp_path: Path) -> None:
+    model, extractor = make()
     model.save_pretrained(tmp_path / "model"), extractor.save_pretrained(tmp_path / "model")
     (tmp_path / "clips" / "low").mkdir(parents=True)
     (tmp_path / "clips" / "low" / "0.wav").write_bytes(b"no sound")
     asked = arguments(str(tmp_path / "model"), tmp_path / "clips", tmp_path / "out")
     with pytest.raises(ValueError, match=r"^clip 'low/0.wav' .*\(--data.skip_bad true leaves such clips out\)"):
         evaluate.run(asked)
-    with pytest.raises(ValueError, match="no clip could be read"):
+    with pytest.raises(ValueError, match=all_bad):
         evaluate.run(replace(asked, data=replace(asked.data, skip_bad=True)))
 
 

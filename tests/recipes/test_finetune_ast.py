@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -269,12 +270,15 @@ def test_two_processes_equal_one_with_twice_the_batch(
     """On one machine, and as two nodes that meet on loopback. 15 clips in steps of 12: an epoch's last is not whole."""
     shared = ["--world_size", "2", "--training.per_device_train_batch_size", "6", "--augmentation.mixup", "0.5"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(2 // num_nodes)]
-    if num_nodes == 1:
-        torchrun += ["--standalone"]
-    else:
-        meeting = 29_000 + os.getpid() % 1_000
-        torchrun += ["--nnodes", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", f"localhost:{meeting}"]
-    nodes = [launch(*torchrun, "-m", "hf_audioformer", "finetune-ast", config, *shared) for _ in range(num_nodes)]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        meeting = ["--master_addr", "127.0.0.1", "--master_port", str(free.getsockname()[1])]
+    nodes = [
+        launch(
+            *[*torchrun, "--nnodes", str(num_nodes), "--node_rank", str(rank), *meeting],
+            *["-m", "hf_audioformer", "finetune-ast", config, *shared],
+        )
+        for rank in range(num_nodes)
+    ]
     printed = [node.communicate(timeout=110)[0] for node in nodes]
     assert [node.returncode for node in nodes] == [0] * num_nodes, "\n".join(printed)
     assert "".join(printed).count("epoch 1/2") == 1

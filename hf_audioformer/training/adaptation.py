@@ -112,11 +112,7 @@ def add_lora(
     config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=chosen)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        inject_adapter_in_model(config, model.base_model)
-    in_body = {id(weight) for weight in model.base_model.parameters()}
-    for weight in model.parameters():
-        if id(weight) not in in_body:
-            weight.requires_grad_(True)
+        inject_adapter_in_model(config, model.base_model)  # freezes all else of the body, and leaves the head be
 
 
 def has_lora(model: PreTrainedModel) -> bool:

@@ -6,11 +6,19 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
+from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PreTrainedModel
 
-__all__ = ["OptimizationArguments", "decays", "learning_rate_factors", "parameter_groups", "step_schedule"]
+__all__ = [
+    "OptimizationArguments",
+    "decays",
+    "learning_rate_factors",
+    "optimizer_of_groups",
+    "parameter_groups",
+    "step_schedule",
+]
 
 # How AudioFormer and AST name their layers, counted from 0, and what lies under them.
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
@@ -103,7 +111,7 @@ def parameter_groups(
     plain learning rate comes first: the Trainer logs the rate of that one.
     """
     factors = learning_rate_factors(model, layer_decay=arguments.layer_decay, head_factor=arguments.head_factor)
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
             key = learning_rate * factors[name], weight_decay if name in decayed else 0.0
@@ -112,8 +120,23 @@ def parameter_groups(
     return [{"params": groups[rate, decay], "lr": rate, "weight_decay": decay} for rate, decay in plain_first]
 
 
+def optimizer_of_groups(groups: list[dict[str, Any]], optimizer_class: Any, keywords: dict[str, Any]) -> Optimizer:
+    """The optimizer that Transformers chose by the settings, for groups of weights.
+
+    Raises:
+        ValueError: It makes groups of its own.
+    """
+    is_plain = isinstance(optimizer_class, type) and issubclass(optimizer_class, Optimizer)
+    if not is_plain or keywords.keys() & {"params", "model", "optimizer_dict"}:
+        raise ValueError(
+            f"{optimizer_class.__name__} groups the weights by itself; optimization.layer_decay and head_factor need "
+            "another optimizer, such as training.optim adamw_torch"
+        )
+    return optimizer_class(groups, **keywords)
+
+
 def step_schedule(
-    optimizer: torch.optim.Optimizer, arguments: OptimizationArguments, *, warmup_steps: int, steps_per_epoch: int
+    optimizer: Optimizer, arguments: OptimizationArguments, *, warmup_steps: int, steps_per_epoch: int
 ) -> LambdaLR:
     """The official AST schedule: rates fall by `gamma` at the beginning of an epoch, and rise in the warm-up.
 

@@ -1,9 +1,7 @@
 """The one Trainer of all recipes: Transformers' own, with what it gets wrong for audio set right."""
 
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +21,6 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-from transformers.trainer_optimizer import is_optimizer_factory
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
 
 from .adaptation import has_lora
@@ -32,7 +29,8 @@ from .checkpoints import check_finite, mark_complete, weights_held_here
 from .console import EpochLines, quiet_transformers
 from .interruption import StopOnSigterm
 from .launch import check_world_size, distributed_backend, wrap_layers
-from .optimization import OptimizationArguments, decays, parameter_groups, step_schedule
+from .loaders import with_own_workers
+from .optimization import OptimizationArguments, decays, optimizer_of_groups, parameter_groups, step_schedule
 from .running_loss import RunningParts, read_running_loss, write_running_loss
 from .sampling import WholeStepSampler
 
@@ -230,14 +228,6 @@ class AudioTrainer(Trainer):
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None and self.optimization.has_own_rates:
-            optimizer_class, keywords = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(
-                self.args, self.model
-            )
-            if is_optimizer_factory(optimizer_class) or keywords.keys() & {"params", "model", "optimizer_dict"}:
-                raise ValueError(
-                    f"{optimizer_class.__name__} groups the weights by itself; optimization.layer_decay and "
-                    "head_factor need another optimizer, such as training.optim adamw_torch"
-                )
             groups = parameter_groups(
                 self.model,
                 self.optimization,
@@ -245,7 +235,8 @@ class AudioTrainer(Trainer):
                 weight_decay=self.args.weight_decay,
                 decayed=self.get_decay_parameter_names(self.model),
             )
-            self.optimizer = optimizer_class(groups, **keywords)
+            kind = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            self.optimizer = optimizer_of_groups(groups, *kind)
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
@@ -263,15 +254,15 @@ class AudioTrainer(Trainer):
         return self.sampler
 
     def get_train_dataloader(self) -> DataLoader:
-        return _with_own_workers(super().get_train_dataloader())
+        return with_own_workers(super().get_train_dataloader())
 
     def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
         with self._evaluating():
-            return _with_own_workers(super().get_test_dataloader(test_dataset))
+            return with_own_workers(super().get_test_dataloader(test_dataset))
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         with self._evaluating():
-            return _with_own_workers(super().get_eval_dataloader(eval_dataset))
+            return with_own_workers(super().get_eval_dataloader(eval_dataset))
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
@@ -393,23 +384,6 @@ def _memory_advice(args: TrainingArguments) -> str:
 def _lengths(dataset: Any) -> list[int]:
     known = getattr(dataset, "lengths", None)
     return [len(dataset[index]["input_ids"]) for index in range(len(dataset))] if known is None else known
-
-
-def _with_own_workers(loader: DataLoader) -> DataLoader:
-    """Keeps the start of workers from drawing from the global generator: persistent ones start again on resume, and
-    dropout would then differ from that of an unbroken run. And keeps workers alive that get the SIGTERM, too, on which
-    the training goes on until it has saved; they leave with it."""
-    base = getattr(loader, "base_dataloader", loader)
-    base.generator = torch.Generator()
-    if getattr(base.worker_init_fn, "func", None) is not _ignore_sigterm:
-        base.worker_init_fn = partial(_ignore_sigterm, base.worker_init_fn)
-    return loader
-
-
-def _ignore_sigterm(then: Callable[[int], None] | None, worker: int) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if then is not None:
-        then(worker)
 
 
 class _TellEpoch(TrainerCallback):

@@ -3,15 +3,16 @@
 ast_launched.py FOLDER [CASE]
 
 Without a CASE it runs all of them; then the processes also save what they averaged, unbroken and resumed, and what the
-model is when its weights are shared out by FSDP2.
+model is when its weights are shared out by FSDP2. Under DeepSpeed it only trains with its own rates, and saves that.
 """
 
+import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import PartialState
+from accelerate import DistributedType, PartialState
 from safetensors.torch import save_file
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
@@ -22,9 +23,11 @@ from hf_audioformer.audio.ast_features import ASTLogMelFeatureExtractor
 from hf_audioformer.training.adaptation import AdaptationArguments, adapt
 from hf_audioformer.training.averaging import AveragingArguments
 from hf_audioformer.training.checkpoints import check_finite, save_final, weights_held_here
+from hf_audioformer.training.launch import check_launch, join_processes
+from hf_audioformer.training.optimization import OptimizationArguments
 from hf_audioformer.training.spectrogram import spectrogram_objective
 from hf_audioformer.training.trainer import AudioTrainer
-from tests.training.tiny_ast import make_clips, make_model, make_trainer, weights_of
+from tests.training.tiny_ast import log_of, make_clips, make_model, make_trainer, weights_of
 
 CE, BCE = "single_label_classification", "multi_label_classification"
 
@@ -76,6 +79,22 @@ def train(case: Case, batch: int, accumulation: int, folder: Path) -> tuple[list
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry], weights_of(model)
 
 
+def train_by_layers(
+    folder: Path, checkpoint: str | None = None, *, batch: int = 2, use_cpu: bool = False
+) -> tuple[AudioTrainer, dict[str, torch.Tensor]]:
+    """Nine steps by the step schedule with decay by layers, from a checkpoint if given; also the whole weights."""
+    chosen = {"per_device_train_batch_size": batch, "save_strategy": "steps", "save_steps": 4, "save_total_limit": 9}
+    trainer = make_trainer(
+        folder,
+        make_model(0 if checkpoint is None else 1, hidden_dropout_prob=0.0),
+        chosen=chosen,
+        use_cpu=use_cpu,
+        optimization=OptimizationArguments(schedule="step", full_rate_epochs=1, layer_decay=0.5, head_factor=2),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer, trainer.gather_weights()
+
+
 def train_averaged(folder: Path, checkpoint: str | None = None) -> AudioTrainer:
     """Nine steps with dropout, a checkpoint at each second one, and a moving average; from a checkpoint if given."""
     trainer = make_trainer(
@@ -101,9 +120,21 @@ def save_shared_out(model: ASTForAudioClassification, folder: Path) -> None:
         save_final(model, ASTLogMelFeatureExtractor(num_mel_bins=8, max_length=16), folder, weights)
 
 
+def main_of_deepspeed(folder: Path) -> None:
+    """Saves the final folder of a run, and of one that was resumed, with their logs."""
+    for name, checkpoint in (("unbroken", None), ("resumed", str(folder / "runs" / "checkpoint-4"))):
+        trainer, weights = train_by_layers(folder / "runs", checkpoint)
+        if trainer.is_world_process_zero():
+            extractor = ASTLogMelFeatureExtractor(num_mel_bins=8, max_length=16)
+            save_final(trainer.model, extractor, folder / name, weights)
+            (folder / f"{name}.json").write_text(json.dumps(log_of(trainer)))
+
+
 def main() -> None:
     folder = Path(sys.argv[1])
-    state = PartialState(cpu=True)
+    state = join_processes(check_launch(2))
+    if state.distributed_type == DistributedType.DEEPSPEED:
+        return main_of_deepspeed(folder)
     chosen = sys.argv[2:]
     for name, case in CASES.items():
         if chosen and name not in chosen:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,14 @@ def start(folder: Path, processes: int, workers: int = 0) -> subprocess.Popen:
     launcher = TORCHRUN if processes > 1 else []
     command = [sys.executable, *launcher, sigterm_launched.__file__, str(folder), str(workers)]
     return subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True)
+
+
+def kill(training: subprocess.Popen, folder: Path) -> None:
+    """Ends a launcher that hangs, and its processes, which have groups of their own."""
+    training.kill()
+    for mark in folder.glob("step_*_1"):
+        with suppress(ProcessLookupError):
+            os.kill(int(mark.read_text()), signal.SIGKILL)
 
 
 def finish(folder: Path, processes: int, workers: int = 0) -> None:
@@ -72,7 +81,8 @@ def test_a_training_that_was_sent_sigterm_ends_as_if_unbroken(
             os.kill(int(mark.read_text()) if receiver == "second process" else training.pid, signal.SIGTERM)
         exit_code = training.wait(timeout=60)
     finally:
-        training.poll() is None and os.killpg(training.pid, signal.SIGKILL)
+        if training.poll() is None:
+            kill(training, tmp_path)
     assert exit_code == (STOPPED if processes == 1 else 1)
     messages = [(tmp_path / f"stopped_{rank}").read_text() for rank in range(processes)]
     stopped_at = [re.fullmatch(MESSAGE, message) for message in messages]

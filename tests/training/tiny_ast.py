@@ -44,10 +44,16 @@ def make_clips(labels: Sequence[Any] | torch.Tensor, seed: int = 0) -> list[dict
 
 
 def make_trainer(
-    output_dir: Path | str, model: ASTForAudioClassification, clips: Any = None, *, chosen: dict[str, Any], **parts: Any
+    output_dir: Path | str,
+    model: ASTForAudioClassification,
+    clips: Any = None,
+    *,
+    chosen: dict[str, Any],
+    use_cpu: bool = True,
+    **parts: Any,
 ) -> AudioTrainer:
     """Ten clips in steps of four, unless told otherwise: three steps an epoch."""
-    args = trainer_arguments(DEFAULTS, chosen, output_dir=str(output_dir), seed=0, use_cpu=True)
+    args = trainer_arguments(DEFAULTS, chosen, output_dir=str(output_dir), seed=0, use_cpu=use_cpu)
     clips = make_clips([index % NUM_LABELS for index in range(10)]) if clips is None else clips
     return AudioTrainer(model=model, args=args, train_dataset=clips, **parts)
 

@@ -190,7 +190,9 @@ class _Finetuning(SplitTraining[FinetuneArguments]):
     def save(self, trainer: AudioTrainer, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         save_final(trainer.model, self.extractor, folder, weights)
 
-    def write_card(self, folder: Path, result: SplitResult, history: Sequence[Mapping[str, Any]]) -> None:
+    def write_card(
+        self, trainer: AudioTrainer, folder: Path, result: SplitResult, history: Sequence[Mapping[str, Any]]
+    ) -> None:
         write_model_card(
             folder,
             result=result,

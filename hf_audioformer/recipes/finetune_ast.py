@@ -13,7 +13,7 @@ from accelerate import PartialState
 from transformers import EvalPrediction, set_seed
 
 from ..audio.ast_features import ASTLogMelFeatureExtractor
-from ..audio.fbank import num_frames
+from ..audio.fbank import num_frames, samples_of_frames
 from ..audio.spectrogram_augment import SpectrogramAugmentation
 from ..data import ClipTable
 from ..data.spectrogram_collator import SpectrogramCollator
@@ -202,7 +202,9 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
     def save(self, trainer: AudioTrainer, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         save_final(trainer.model, cast(ASTLogMelFeatureExtractor, trainer.processing_class), folder, weights)
 
-    def write_card(self, folder: Path, result: SplitResult, history: Sequence[Mapping[str, Any]]) -> None:
+    def write_card(
+        self, trainer: AudioTrainer, folder: Path, result: SplitResult, history: Sequence[Mapping[str, Any]]
+    ) -> None:
         write_model_card(
             folder,
             result=result,
@@ -213,7 +215,29 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
             random_weights=self.arguments.model.random_weights,
             history=history,
             kind=AST,
+            details=self._details(trainer),
         )
+
+    def _details(self, trainer: AudioTrainer) -> list[str]:
+        """What the card says of this model."""
+        extractor, data = cast(ASTLogMelFeatureExtractor, trainer.processing_class), self.arguments.data
+        heard = samples_of_frames(0, extractor.max_length, extractor.sampling_rate).stop / extractor.sampling_rate
+        sentences = [
+            f"It hears {heard:.2f} s at once, of audio at {extractor.sampling_rate} Hz: {extractor.max_length} frames "
+            f"of {extractor.num_mel_bins} mel bands, normalised by mean {extractor.mean:.4f} and deviation "
+            f"{extractor.std:.4f}. Transformers cuts what is longer; here it was tested in windows that share "
+            f"{data.window_overlap:.0%} (`hf-audioformer evaluate`)."
+        ]
+        if data.ignore_padding:
+            sentences.append(
+                "Padding of shorter clips was left out in training and testing (`data.ignore_padding`); plain "
+                "Transformers lets the model see it, so its scores for such clips differ."
+            )
+        average = trainer.averaging_result
+        if average is not None and average.kept:
+            scores = "" if average.averaged is None else f" (validation: {average.averaged:.4f}, {average.plain:.4f})"
+            sentences.append(f"Its weights are an average along training, in place of the last or best ones{scores}.")
+        return sentences
 
     def _dataset(self, indices: Sequence[int], part: str, extractor: ASTLogMelFeatureExtractor) -> SpectrogramDataset:
         readable = [index for index in indices if index in self.waveforms]

@@ -164,7 +164,9 @@ class SplitTraining(ABC, Generic[Arguments]):
         """Leaves model and feature extractor in `folder`; called by the first process alone."""
 
     @abstractmethod
-    def write_card(self, folder: Path, result: SplitResult, history: Sequence[Mapping[str, Any]]) -> None:
+    def write_card(
+        self, trainer: AudioTrainer, folder: Path, result: SplitResult, history: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Writes the README.md of the model in `folder`."""
 
     def predict(self, trainer: AudioTrainer, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -212,7 +214,7 @@ class SplitTraining(ABC, Generic[Arguments]):
         weights = trainer.gather_weights()
         if trainer.is_world_process_zero():
             self.save(trainer, folder, weights)
-            self.write_card(folder, result, done.history)
+            self.write_card(trainer, folder, result, done.history)
             write_results(result_file, [result])
             remove_checkpoints(folder)
             remove_steps(folder)

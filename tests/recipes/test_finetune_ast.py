@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -151,7 +152,9 @@ def test_a_folder_of_classes_becomes_a_stock_checkpoint(
 
 
 @pytest.mark.unit
-def test_folds_of_long_clips_with_several_labels(arguments: FinetuneASTArguments, tone_csv: Path) -> None:
+def test_folds_of_long_clips_with_several_labels(
+    arguments: FinetuneASTArguments, tone_csv: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Read in windows of a third of their length; the padding of what is shorter is left out."""
     several = replace(
         arguments,
@@ -165,6 +168,8 @@ def test_folds_of_long_clips_with_several_labels(arguments: FinetuneASTArguments
     )
     results = finetune_ast.run(several)
     assert [result.name for result in results] == ["fold_1", "fold_2"]
+    _, *printed_by_fold = re.split(r"\n\[\d/2\] ", capfd.readouterr().out)
+    printed = {text.partition(":")[0]: text for text in printed_by_fold}
     assert all(result.metric == "macro mAP" and result.score == result.metrics["map"] for result in results)
     clips = read_clips(several.data.source)
     for result, split in zip(results, make_splits(clips, several.split), strict=True):
@@ -172,6 +177,10 @@ def test_folds_of_long_clips_with_several_labels(arguments: FinetuneASTArguments
         assert list(folder.glob("checkpoint-*")) == []
         config = ASTForAudioClassification.from_pretrained(folder).config
         assert (config.problem_type, config.max_length) == ("multi_label_classification", 8)
+        card = (folder / "README.md").read_text()
+        assert "It hears 0.10 s at once, of audio at 16000 Hz: 8 frames of 32 mel bands" in card
+        assert "Padding of shorter clips was left out" in card
+        assert ("Its weights are an average along training" in card) == ("averaged weights kept" in printed[split.name])
         assert result.num_clips == {part: len(getattr(split, part)) for part in ("train", "validation", "test")}
     means = [ASTLogMelFeatureExtractor.from_pretrained(Path(several.output_dir) / r.name).mean for r in results]
     assert means[0] != means[1]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from hf_audioformer.training.model_card import write_model_card, write_pretraining_card
+from hf_audioformer.training.model_card import AST, write_model_card, write_pretraining_card
 from hf_audioformer.training.results import SplitResult
 
 RESULT = SplitResult(
@@ -72,6 +72,29 @@ def test_the_text_holds_the_numbers_and_the_history(tmp_path: Path) -> None:
 def test_the_choice_of_the_epoch_without_validation(tmp_path: Path) -> None:
     result = SplitResult(**(vars(RESULT) | {"num_clips": {"train": 30, "validation": 0, "test": 10}}))
     assert "the epoch was chosen beforehand (the last one)" in card(tmp_path, result=result).text
+
+
+@pytest.mark.unit
+def test_an_ast_needs_no_package_and_no_codec(tmp_path: Path) -> None:
+    from_hub = card(tmp_path, kind=AST, base_model="MIT/ast", details=["It hears 5 s.", "It is averaged."])
+    assert from_hub.data.base_model == "MIT/ast"
+    assert from_hub.data.tags == ["audio-spectrogram-transformer", "audio-classification", "hf_audioformer"]
+    assert from_hub.data.get("license") is None
+    assert "needs no package but Transformers.\nIt hears 5 s.\nIt is averaged.\n\n" in from_hub.text
+    assert "import hf_audioformer" not in from_hub.text
+    assert "codec" not in from_hub.text
+    assert re.search(r"\{\w*\}", from_hub.text) is None
+    new = card(tmp_path, kind=AST, random_weights=True)
+    assert "trained from random weights to tell apart" in new.text
+    assert "Licence" not in new.text
+    assert new.data.get("license") is None
+
+
+@pytest.mark.unit
+def test_scores_after_each_epoch_are_owned_up_to(tmp_path: Path) -> None:
+    result = SplitResult(**(vars(RESULT) | {"test_scores": [0.4, 0.81, 0.73]}))
+    assert "the best macro mAP on them\nwas 0.8100, which is no estimate" in card(tmp_path, result=result).text
+    assert "no estimate" not in card(tmp_path).text
 
 
 @pytest.mark.unit

@@ -136,16 +136,42 @@ class Stage:
 
 @dataclass(frozen=True)
 class Run:
-    """The stages of one variant for one seed and one cell of the grid, in order, by name."""
+    """The stages of one variant for one seed and one cell of the grid, in order, by name.
+
+    `recorded` is the record of the same run made elsewhere, if there is one; its stages are then not needed.
+    """
 
     variant: str
     seed: int
     cell: dict[str, Any]
     stages: dict[str, Stage]
+    recorded: dict[str, Any] | None = None
+
+    @property
+    def key(self) -> str:
+        """The key of its last stage, which depends on all that came before."""
+        return list(self.stages.values())[-1].key
 
     @property
     def finished(self) -> bool:
-        return all(stage.finished for stage in self.stages.values())
+        return self.recorded is not None or all(stage.finished for stage in self.stages.values())
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is kept of a finished run: which it is, the candidates chosen in its stages, and its measures."""
+        if self.recorded is not None:
+            return self.recorded
+        chosen = {name: stage.chosen.name for name, stage in self.stages.items() if stage.chosen is not None}
+        which = {"variant": self.variant, "seed": self.seed, **self.cell, "key": self.key}
+        return which | {"chosen": chosen, "measures": self._measures()}
+
+    def _measures(self) -> dict[str, float]:
+        """All measures, those of a stage as `stage.measure` and those of the last by their bare names;
+        `training_seconds` is the time of all stages, without start and encoding where the stage says so."""
+        of_stages = {name: measures(stage) for name, stage in self.stages.items()}
+        named = {f"{name}.{measure}": value for name, of in of_stages.items() for measure, value in of.items()}
+        seconds = sum(of_stages[name].get("seconds", stage.seconds) for name, stage in self.stages.items())
+        return {**named, **of_stages[list(self.stages)[-1]], "training_seconds": seconds}
 
 
 def read_experiment(name: str) -> Experiment:
@@ -192,18 +218,22 @@ def arguments_class(command: str) -> Any:
     raise ValueError(f"{command!r} is not a command of hf-audioformer with an output_dir")
 
 
-def plan(experiment: Experiment, output_dir: Path) -> list[Run]:
+def plan(experiment: Experiment, output_dir: Path, records: Sequence[dict[str, Any]] = ()) -> list[Run]:
     """Every run of the experiment, the first seed of all variants first; all settings are checked.
+
+    A run whose key, and so every setting, is that of one of the `records` has that record.
 
     Raises:
         ValueError, FileNotFoundError: Unknown commands, configs, settings, or variables in braces.
     """
-    return [
+    known = {record["key"]: record for record in records}
+    runs = [
         Run(variant, seed, cell, _stages(variant, templates, {"seed": seed, **cell}, experiment.grid, output_dir))
         for seed in experiment.seeds
         for cell in experiment.cells()
         for variant, templates in experiment.variants.items()
     ]
+    return [replace(run, recorded=known.get(run.key)) for run in runs]
 
 
 def _stages(
@@ -320,15 +350,6 @@ def measures(stage: Stage) -> dict[str, float]:
     }
 
 
-def run_measures(run: Run) -> dict[str, float]:
-    """All measures of a finished run, those of a stage as `stage.measure` and those of the last by their bare names;
-    `training_seconds` is the time of all its stages, without start and encoding where the stage says so."""
-    of_stages = {name: measures(stage) for name, stage in run.stages.items()}
-    named = {f"{name}.{measure}": value for name, of in of_stages.items() for measure, value in of.items()}
-    seconds = sum(of_stages[name].get("seconds", stage.seconds) for name, stage in run.stages.items())
-    return {**named, **of_stages[list(run.stages)[-1]], "training_seconds": seconds}
-
-
 def table(experiment: Experiment, runs: Sequence[Run]) -> str:
     """Markdown: per variant each measure's mean over the cells of the grid, then mean and spread over the seeds whose
     cells are all finished, and the command of each row."""
@@ -338,7 +359,7 @@ def table(experiment: Experiment, runs: Sequence[Run]) -> str:
         own = [run for run in runs if run.variant == variant]
         by_seed = {seed: [run for run in own if run.seed == seed] for seed in experiment.seeds}
         found = [
-            [run_measures(run) for run in of_seed]
+            [run.record["measures"] for run in of_seed]
             for of_seed in by_seed.values()
             if all(run.finished for run in of_seed)
         ]
@@ -358,11 +379,9 @@ def table(experiment: Experiment, runs: Sequence[Run]) -> str:
 def _choices(runs: Sequence[Run]) -> list[str]:
     """A line for each candidate that was chosen anywhere: in which cells."""
     cells: dict[str, list[str]] = {}
-    for run in runs:
-        for stage in run.stages.values():
-            if stage.chosen is not None:
-                cell = " ".join(map(str, run.cell.values()))
-                cells.setdefault(f"{run.variant}: {stage.chosen.name}", []).append(cell)
+    for run in (run for run in runs if run.finished):
+        for candidate in run.record["chosen"].values():
+            cells.setdefault(f"{run.variant}: {candidate}", []).append(" ".join(map(str, run.cell.values())))
     return [f"Chosen without the tested part, {name}: {', '.join(dict.fromkeys(of))}." for name, of in cells.items()]
 
 

@@ -7,7 +7,9 @@ its variants is a list of stages, commands of `hf-audioformer`, run for every se
 with the same command, config file and settings is run once and shared, within an experiment and between them.
 
 Everything lies in `--output-dir`: under `stages` a folder, a log and (once finished) a record for each, so that the
-same command again runs only what is missing and goes on with what was interrupted; and a table for each experiment.
+same command again runs only what is missing and goes on with what was interrupted; and for each experiment a table and
+the record of every run. With `--results` the records are kept in that folder, and a run that is recorded there with the
+same settings is not repeated: so the seeds can be run on several machines.
 """
 
 import argparse
@@ -22,8 +24,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from benchmarks.experiment import EXPERIMENTS, Experiment, Run, Stage, plan, read_experiment, run_measures, table
+from benchmarks.experiment import EXPERIMENTS, Experiment, Run, Stage, plan, read_experiment, table
 
 POLL_SECONDS = 0.2
 
@@ -95,18 +98,28 @@ def _time_left(left: Sequence[Stage], stages: Sequence[Stage], jobs: int) -> str
     return f"; {len(left)} left, about {seconds / 60:.0f} min"
 
 
-def write_tables(experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]], output_dir: Path) -> None:
-    """Prints each experiment's table and leaves it as `NAME.md`, with every single run in `NAME.json`."""
-    output_dir.mkdir(parents=True, exist_ok=True)
+def read_records(experiment: Experiment, folder: Path | None) -> list[dict[str, Any]]:
+    """The records of an experiment's runs in the folder `--results`, if there are any."""
+    file = None if folder is None else folder / f"{experiment.name}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else []
+
+
+def write_tables(
+    experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]], output_dir: Path, results: Path | None
+) -> None:
+    """Prints each experiment's table and leaves it as `NAME.md`, with every single run in `NAME.json`; records that are
+    there already and belong to other seeds or variants are kept."""
     for experiment in experiments:
-        text = table(experiment, runs[experiment.name])
-        finished = [
-            {"variant": run.variant, "seed": run.seed, **run.cell, **run_measures(run)}
-            for run in runs[experiment.name]
-            if run.finished
-        ]
-        (output_dir / f"{experiment.name}.md").write_text(text + "\n", encoding="utf-8")
-        (output_dir / f"{experiment.name}.json").write_text(json.dumps(finished, indent=1), encoding="utf-8")
+        of_experiment = runs[experiment.name]
+        text = table(experiment, of_experiment)
+        records = {record["key"]: record for record in read_records(experiment, results)}
+        records |= {run.key: run.record for run in of_experiment if run.finished}
+        for folder, suffix, content in (
+            (output_dir, ".md", text),
+            (results or output_dir, ".json", json.dumps(list(records.values()), indent=1)),
+        ):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / experiment.name).with_suffix(suffix).write_text(content + "\n", encoding="utf-8")
         print(f"\n{text}", flush=True)
 
 
@@ -122,9 +135,10 @@ def _chosen(experiment: Experiment, options: argparse.Namespace) -> Experiment:
 
 
 def _unique(runs: Mapping[str, Sequence[Run]]) -> list[Stage]:
-    """Each stage once, where it is first wanted, in that order."""
+    """Each stage of the runs without a record, once, where it is first wanted, in that order."""
     stages: dict[str, Stage] = {}
-    for stage in (stage for of in runs.values() for run in of for stage in run.stages.values()):
+    needed_runs = [run for of in runs.values() for run in of if run.recorded is None]
+    for stage in (stage for run in needed_runs for stage in run.stages.values()):
         for needed in (*stage.trials, stage):
             stages.setdefault(needed.key, needed)
     return list(stages.values())
@@ -139,11 +153,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="list the commands that are left to run")
     parser.add_argument("--report", action="store_true", help="the tables of what is finished; runs nothing")
     parser.add_argument("--output-dir", type=Path, default=Path("runs/reproduce"))
+    parser.add_argument("--results", type=Path, help="where the records are kept; what is recorded is not repeated")
     options = parser.parse_args(argv)
     names = options.experiments or sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
     try:
         experiments = [_chosen(read_experiment(name), options) for name in names]
-        runs = {experiment.name: plan(experiment, options.output_dir) for experiment in experiments}
+        runs = {
+            experiment.name: plan(experiment, options.output_dir, read_records(experiment, options.results))
+            for experiment in experiments
+        }
     except (ValueError, OSError) as error:
         parser.error(str(error))
     stages = _unique(runs)
@@ -157,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    write_tables(experiments, runs, options.output_dir)
+    write_tables(experiments, runs, options.output_dir, options.results)
     for key, reason in failures.items():
         print(f"FAILED {key}: {reason}", file=sys.stderr)
     return 1 if failures else 0

@@ -176,7 +176,23 @@ def test_settings_are_chosen_by_trials_without_the_tested_part(tmp_path: Path) -
     assert stage.chosen is not None
     assert stage.chosen.name == "fast"
     assert stage.command()[-4:] == ["--training.learning_rate", "0.001", "--output_dir", str(stage.folder)]
+    finish(stage.folder, [{"score": 0.7, "metrics": {}}], seconds=1)
+    assert runs[1].record["chosen"] == {"finetune": "fast"}
     assert "Chosen without the tested part, one: fast: 2." in table(sample, runs)
+
+
+@pytest.mark.unit
+def test_a_recorded_run_is_finished_as_long_as_its_settings_are_the_same(tmp_path: Path) -> None:
+    sample = experiment(one=[RANDOM])
+    (first, *_) = plan(sample, tmp_path)
+    finish(first.stages["finetune"].folder, [{"score": 0.7, "seconds": 5, "metrics": {}}], seconds=1)
+    records = [json.loads(json.dumps(first.record))]
+    elsewhere = tmp_path / "elsewhere"
+    runs = plan(sample, elsewhere, records)
+    assert [run.finished for run in runs] == [True, False, False, False]
+    assert runs[0].record == first.record
+    changed = replace(RANDOM, settings={**RANDOM.settings, "training.learning_rate": 1e-3})
+    assert not any(run.finished for run in plan(experiment(one=[changed]), elsewhere, records))
 
 
 @pytest.mark.fault

@@ -60,7 +60,7 @@ def test_an_experiment_runs_once(tones: str, tmp_path: Path, capfd: pytest.Captu
     assert "finetune (pretrained, seed 0, fold 1): done in" in shown.out
     (run,) = json.loads((output / "tones.json").read_text())
     assert (run["variant"], run["seed"], run["fold"]) == ("pretrained", 0, 1)
-    row = f"| pretrained | {run['score']:.3f} | {run['pretrain.accuracy']:.3f} | 1 of 1 | "
+    row = f"| pretrained | {run['measures']['score']:.3f} | {run['measures']['pretrain.accuracy']:.3f} | 1 of 1 | "
     assert row in (output / "tones.md").read_text()
     assert row in shown.out
 
@@ -68,6 +68,14 @@ def test_an_experiment_runs_once(tones: str, tmp_path: Path, capfd: pytest.Captu
     assert reproduce.main([*argv, "--variants", "pretrained"]) == 0
     assert row in capfd.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in output.glob("stages/*/*")} == before
+
+    elsewhere = [tones, "--variants", "pretrained", "--output-dir", str(tmp_path / "elsewhere"), "--results"]
+    assert reproduce.main([*elsewhere, str(output)]) == 0  # the record of the run is enough
+    assert row in capfd.readouterr().out
+    assert not (tmp_path / "elsewhere" / "stages").exists()
+    assert json.loads((output / "tones.json").read_text()) == [run]
+    assert reproduce.main([*elsewhere, str(output), "--seeds", "1", "--dry-run"]) == 0
+    assert capfd.readouterr().out.count("hf-audioformer finetune") == 1  # another seed is another run
 
 
 @pytest.mark.fault

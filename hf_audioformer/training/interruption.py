@@ -11,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 __all__ = ["StopOnSigterm", "TrainingStopped"]
@@ -30,20 +31,26 @@ class StopOnSigterm(TrainerCallback):
 
     Args:
         any_process: Whether a flag is true in any of the processes; all call it together after each step.
+
+    Attributes:
+        is_training: Whether it listens, a bool in shared memory, for the workers of data loaders.
     """
 
     def __init__(self, any_process: Callable[[bool], bool]):
         self._any_process = any_process
         self._signalled = self._agreed = self._save_later = False
         self._before: Any = None
+        self.is_training = torch.zeros((), dtype=torch.bool).share_memory_()
 
     def __enter__(self) -> Self:
+        self.is_training.fill_(True)
         self._signalled = self._agreed = self._save_later = False
         if threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._on_signal)
         return self
 
     def __exit__(self, exception: type[BaseException] | None, *args: object) -> None:
+        self.is_training.fill_(False)
         if self._before is not None:
             signal.signal(signal.SIGTERM, self._before)
             self._before = None

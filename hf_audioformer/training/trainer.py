@@ -21,7 +21,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, PredictionOutput, TrainOutput
 
 from .adaptation import has_lora
 from .averaging import AveragingArguments, AveragingResult, WeightAverage, choose_weights
@@ -29,7 +29,7 @@ from .checkpoints import check_finite, mark_complete, weights_held_here
 from .console import EpochLines, quiet_transformers
 from .interruption import StopOnSigterm
 from .launch import check_world_size, distributed_backend, wrap_layers
-from .loaders import with_own_workers
+from .loaders import end_workers, with_own_workers
 from .optimization import OptimizationArguments, decays, optimizer_of_groups, parameter_groups, step_schedule
 from .running_loss import RunningParts, read_running_loss, write_running_loss
 from .sampling import WholeStepSampler
@@ -160,6 +160,7 @@ class AudioTrainer(Trainer):
             self.add_callback(self.average)
         self._stop_on_sigterm = StopOnSigterm(self._any_process)
         self.add_callback(self._stop_on_sigterm)
+        self._persistent: list[DataLoader] = []
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         with self._stop_on_sigterm:
@@ -169,6 +170,7 @@ class AudioTrainer(Trainer):
                     self.averaging_result = self._choose_weights(self.average)
             finally:
                 self._lines.close()
+                self._end_workers()
                 unset_hf_deepspeed_config()  # else `from_pretrained` would share out whatever is loaded next
         return output
 
@@ -254,15 +256,33 @@ class AudioTrainer(Trainer):
         return self.sampler
 
     def get_train_dataloader(self) -> DataLoader:
-        return with_own_workers(super().get_train_dataloader())
+        return self._with_own_workers(super().get_train_dataloader())
 
     def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
         with self._evaluating():
-            return with_own_workers(super().get_test_dataloader(test_dataset))
+            return self._with_own_workers(super().get_test_dataloader(test_dataset))
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         with self._evaluating():
-            return with_own_workers(super().get_eval_dataloader(eval_dataset))
+            return self._with_own_workers(super().get_eval_dataloader(eval_dataset))
+
+    def predict(self, *args: Any, **kwargs: Any) -> PredictionOutput:
+        earlier = len(self._persistent)
+        try:
+            return super().predict(*args, **kwargs)
+        finally:
+            self._end_workers(earlier)
+
+    def _with_own_workers(self, loader: DataLoader) -> DataLoader:
+        if self.args.dataloader_persistent_workers:
+            self._persistent.append(loader)
+        return with_own_workers(loader, self._stop_on_sigterm.is_training)
+
+    def _end_workers(self, earlier: int = 0) -> None:
+        """Ends the persistent workers of all loaders but the `earlier` ones."""
+        for loader in self._persistent[earlier:]:
+            end_workers(loader)
+        del self._persistent[earlier:]
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+import transformers.utils.hub
 import yaml
 from huggingface_hub import constants
 
@@ -521,7 +522,7 @@ def _faults_of_card(card: str) -> Iterator[str]:
         if not re.fullmatch(r"[\w.-]{1,96}(/[\w.-]{1,96})?", str(name)):
             yield f"{name!r} is no id of the Hub"
     for model in data.get("model-index", []):
-        if not isinstance(model.get("name"), str) or not model.get("results"):
+        if not isinstance(model.get("name"), str) or not isinstance(model.get("results"), list):
             yield '"model-index" needs a name and results'
         for result in model.get("results", []):
             for part, keys in {"task": ("type",), "dataset": ("type", "name")}.items():
@@ -543,6 +544,10 @@ def hub() -> Iterator[HubDouble]:
 def hub_client(hub: HubDouble, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> HubDouble:
     """The double, and huggingface_hub of this process turned to it: logged in, and retrying without waiting."""
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(transformers.utils.hub, "_hf_api", None)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub_cache"))

@@ -42,7 +42,7 @@ from .split_training import (
     SplitTrainingArguments,
     begin,
     callbacks,
-    check_early_stopping,
+    check_splits,
     claim_output,
     compute_metrics,
     sampling_weights,
@@ -111,7 +111,7 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
     clips = read(arguments.data)
     splits = make_splits(clips, arguments.split)
     check_mixing(clips, splits, arguments.augmentation)
-    check_early_stopping(arguments, splits)
+    check_splits(arguments, splits)
     source = arguments.model.checkpoint or assets.checkpoint_folder()
     _check_codebooks(arguments, source)
     extractor = load_extractor(source, "model.checkpoint")

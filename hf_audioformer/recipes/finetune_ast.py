@@ -42,7 +42,7 @@ from .split_training import (
     SplitTrainingArguments,
     begin,
     callbacks,
-    check_early_stopping,
+    check_splits,
     claim_output,
     compute_metrics,
     sampling_weights,
@@ -115,7 +115,7 @@ def run(arguments: FinetuneASTArguments) -> list[SplitResult]:
     extractor = load_front_end(arguments.model, arguments.features)
     clips = read(arguments.data)
     splits = make_splits(clips, arguments.split)
-    check_early_stopping(arguments, splits)
+    check_splits(arguments, splits)
     used = sorted({index for split in splits for part in PARTS for index in getattr(split, part)})
     waveforms = WaveformCache(clips, used, extractor.sampling_rate, skip_bad=arguments.data.skip_bad)
     trained = {index for split in splits for index in split.train if index in waveforms}

@@ -37,6 +37,7 @@ from ..training.contrastive import (
     read_companions,
     with_codebooks_of,
 )
+from ..training.hub import check_hub_settings
 from ..training.launch import check_launch, join_processes
 from ..training.masked_measures import (
     Measures,
@@ -180,6 +181,7 @@ def run(arguments: PretrainArguments) -> dict[str, Any]:
     """
     use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
     state = join_processes(use_cpu)
+    check_hub_settings(arguments.training, len(arguments.model.codebooks) if arguments.model.fusion == "each" else 1)
     training = TRAINING_DEFAULTS | arguments.training
     arguments = replace(arguments, world_size=state.num_processes, training=training)
     check_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
@@ -264,6 +266,8 @@ def train_network(
         )
         _write_measures(arguments, measures)
         remove_checkpoints(folder)
+        if trainer.args.push_to_hub:
+            print(f"pushed to {trainer.push_finished(folder).url}")
     trainer.accelerator.wait_for_everyone()
     return measures
 

@@ -26,6 +26,7 @@ from ..data.splits import Split, SplitArguments
 from ..metrics import classification_metrics
 from ..training.arguments import dump_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints
+from ..training.hub import check_hub_settings
 from ..training.launch import check_launch, join_processes
 from ..training.output import check_output, prepare_output
 from ..training.results import (
@@ -47,7 +48,7 @@ __all__ = [
     "SplitTrainingArguments",
     "begin",
     "callbacks",
-    "check_early_stopping",
+    "check_splits",
     "claim_output",
     "compute_metrics",
     "sampling_weights",
@@ -107,6 +108,7 @@ def begin(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Arguments,
     """
     use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
     state = join_processes(use_cpu)
+    check_hub_settings(arguments.training)
     arguments = replace(arguments, world_size=state.num_processes, training={**defaults, **arguments.training})
     check_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
     return arguments, use_cpu
@@ -117,8 +119,10 @@ def claim_output(arguments: SplitTrainingArguments) -> None:
     prepare_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
 
 
-def check_early_stopping(arguments: SplitTrainingArguments, splits: Sequence[Split]) -> None:
-    """Raises a ValueError if patience is asked for and a split has no validation clips."""
+def check_splits(arguments: SplitTrainingArguments, splits: Sequence[Split]) -> None:
+    """Raises a ValueError if patience is asked for and a split has no validation clips, or if the models of several
+    splits would be pushed to one repository."""
+    check_hub_settings(arguments.training, len(splits))
     if arguments.early_stopping_patience is not None and not all(split.validation for split in splits):
         raise ValueError("early_stopping_patience needs validation clips: set split.validation_fraction above 0.")
 
@@ -218,6 +222,8 @@ class SplitTraining(ABC, Generic[Arguments]):
             write_results(result_file, [result])
             remove_checkpoints(folder)
             remove_steps(folder)
+            if trainer.args.push_to_hub:
+                print(f"pushed to {trainer.push_finished(folder).url}")
         trainer.accelerator.wait_for_everyone()
         return result
 

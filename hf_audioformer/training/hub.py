@@ -25,7 +25,7 @@ from ..models.audioformer.configuration_audioformer import AudioFormerConfig
 from ..models.audioformer.feature_extraction_audioformer import CODEC_SUBFOLDER, AudioFormerFeatureExtractor
 from .console import quiet_transformers
 
-__all__ = ["ID_OF_THIS_CHECKPOINT", "Push", "check_folder", "files_to_push", "push_folder"]
+__all__ = ["ID_OF_THIS_CHECKPOINT", "Push", "check_folder", "check_hub_settings", "files_to_push", "push_folder"]
 
 # What a card writes in its examples where the id belongs, which nobody knows before the push.
 ID_OF_THIS_CHECKPOINT = "PATH_OR_ID_OF_THIS_CHECKPOINT"
@@ -79,6 +79,25 @@ class Push:
     url: str
     private: bool
     is_new: bool
+
+
+def check_hub_settings(training: Mapping[str, Any], models: int = 1) -> None:
+    """Checks what the section `training` of a recipe says of the Hub, before anything is trained.
+
+    Raises:
+        ValueError: It holds a token, which recipe and card would tell everybody, or wants several `models` in one
+            repository.
+    """
+    if "hub_token" in training:
+        raise ValueError(
+            "training.hub_token would be written into the recipe and the card; leave it out and log in with "
+            "`hf auth login`, or set HF_TOKEN"
+        )
+    if training.get("push_to_hub") and models > 1:
+        raise ValueError(
+            f"training.push_to_hub is set, and {models} models are trained, which do not fit into one repository. "
+            "Leave it out, and push one of them with `hf-audioformer push FOLDER REPO`."
+        )
 
 
 def check_folder(folder: Path) -> None:
@@ -180,7 +199,8 @@ def push_folder(
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         raise ConnectionError(
             f"{folder} was not pushed to {repo_id}, whose branch is as it was: {error} "
-            f"({type(cause).__name__}: {cause}). The same call tries again; `hf auth whoami` says who is logged in."
+            f"({type(cause).__name__}: {cause}). Try again with `hf-audioformer push {folder} {repo_id}`; "
+            "`hf auth whoami` says who is logged in."
         ) from error
     except ValueError as error:
         raise ValueError(f"{folder} was not pushed to {repo_id}: {error}") from error

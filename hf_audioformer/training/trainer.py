@@ -7,10 +7,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from huggingface_hub import ModelCard
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import (
     ASTForAudioClassification,
+    FeatureExtractionMixin,
     PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
@@ -25,8 +27,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, PredictionOutput, 
 
 from .adaptation import has_lora
 from .averaging import AveragingArguments, AveragingResult, WeightAverage, choose_weights
-from .checkpoints import check_finite, mark_complete, weights_held_here
+from .checkpoints import check_finite, mark_complete, save_final, weights_held_here
 from .console import EpochLines, quiet_transformers
+from .hub import Push, push_folder
 from .interruption import StopOnSigterm
 from .launch import check_world_size, distributed_backend, wrap_layers
 from .loaders import end_workers, with_own_workers
@@ -87,7 +90,9 @@ class AudioTrainer(Trainer):
     * restores every weight, and the sums of losses yet to be logged, when it resumes or takes the best checkpoint,
     * marks checkpoints that were written to their end (see [`newest_complete_checkpoint`]),
     * writes one on SIGTERM (see [`StopOnSigterm`]),
-    * has the right loss of several labels from Transformers' AST, with accumulation and several processes.
+    * has the right loss of several labels from Transformers' AST, with accumulation and several processes,
+    * pushes to the Hub in one commit at the end, privately unless `hub_private_repo` is false, and neither checkpoints
+      nor training arguments (see [`push_folder`]).
 
     Takes the keyword arguments of `transformers.Trainer`, and:
 
@@ -360,6 +365,65 @@ class AudioTrainer(Trainer):
             model.save_pretrained(folder, state_dict=state_dict, save_original_format=not in_checkpoint)
             if self.processing_class is not None:
                 self.processing_class.save_pretrained(folder)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        super().init_hf_repo(token, private=not self._is_public(private))
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **card: Any,
+    ) -> Push | None:
+        """Leaves model, feature extractor and codec in `output_dir`, with a card if there is none (`card` are arguments
+        of `create_model_card`), and pushes them; the first process alone returns what it did.
+
+        Raises:
+            ValueError, ConnectionError: As `push_folder`.
+        """
+        weights = self.gather_weights()
+        if not self.is_world_process_zero():
+            return None
+        if self.processing_class is None:
+            raise ValueError("push_to_hub needs the feature extractor; give it to the Trainer as processing_class")
+        folder = Path(str(self.args.output_dir))
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        save_final(model, cast(FeatureExtractionMixin, self.processing_class), folder, weights)
+        if not (folder / "README.md").is_file():
+            self.create_model_card(**card)
+            draft = ModelCard.load(folder / "README.md")
+            is_classifier = type(model).__name__.endswith("ForAudioClassification")
+            draft.data.pipeline_tag = "audio-classification" if is_classifier else "feature-extraction"
+            draft.save(folder / "README.md")
+        return self.push_finished(folder, commit_message, token=token, revision=revision, private=private)
+
+    def push_finished(
+        self,
+        folder: Path,
+        commit_message: str | None = None,
+        *,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+    ) -> Push:
+        """Pushes a finished folder to where the arguments say; called by the first process alone."""
+        return push_folder(
+            folder,
+            self.args.hub_model_id or folder.absolute().name,
+            public=self._is_public(private),
+            revision=revision or self.args.hub_revision,
+            message=commit_message,
+            token=token or self.args.hub_token,
+        )
+
+    def _is_public(self, private: bool | None) -> bool:
+        return (self.args.hub_private_repo if private is None else private) is False
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Checkpoints stay here."""
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         tied = self.accelerator.unwrap_model(self.model).all_tied_weights_keys

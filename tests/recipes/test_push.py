@@ -18,6 +18,15 @@ from hf_audioformer.training.checkpoints import save_final
 from ..fixtures_recipes import SAMPLING_RATE, tiny_config, tone
 from ..hub_double import LFS_FROM_BYTES, HubDouble
 
+PUSHED = ["--training.push_to_hub", "true", "--training.num_train_epochs", "1", "--training.disable_tqdm", "true"]
+SMALL_NETWORK = [
+    *("--model.hidden_size", "32", "--model.num_hidden_layers", "1", "--model.num_attention_heads", "2"),
+    *("--model.intermediate_size", "64", "--model.num_codebooks", "2"),
+]
+MODEL = {
+    *("README.md", "config.json", "model.safetensors", "preprocessor_config.json"),
+    *("codec/config.json", "codec/model.safetensors"),
+}
 HF = str(Path(sys.executable).with_name("hf"))
 CARD = "---\nlibrary_name: transformers\npipeline_tag: audio-classification\nlicense: cc0-1.0\n---\n# Tones\n"
 
@@ -143,6 +152,46 @@ def test_help_and_a_dry_run_without_network(
     assert hub.requests == []
     assert cli.main(["push", str(tmp_path / "nothing"), "tester/tones"]) == 1
     assert "has no config.json" in capsys.readouterr().err
+
+
+@pytest.mark.cli
+@pytest.mark.usefixtures("one_thread")
+def test_recipes_push_their_model_at_the_end(
+    tone_folder: Path, tiny_checkpoint: str, tiny_codec: str, tmp_path: Path, hub_client: HubDouble
+) -> None:
+    classifier = ["finetune", "--data.source", str(tone_folder), "--model.checkpoint", tiny_checkpoint]
+    classifier += ["--output_dir", str(tmp_path / "classifier"), *PUSHED]
+    assert cli.main([*classifier, "--training.hub_model_id", "tester/tones"]) == 0
+    network = ["pretrain", "--data.sources", f"[{tone_folder}]", "--model.codec", tiny_codec, *SMALL_NETWORK]
+    network += ["--output_dir", str(tmp_path / "network"), *PUSHED]
+    assert cli.main([*network, "--training.hub_model_id", "tester/network"]) == 0
+    for name, results in (("tester/tones", "result.json"), ("tester/network", "measures.json")):
+        repository = hub_client.model(name)
+        assert repository.private
+        assert repository.titles == ["Upload model"]
+        assert set(repository.files) >= MODEL | {results}
+        assert not {"recipe.yaml", "training_args.bin"} & {*repository.files}
+        texts = [content for path, content in repository.files.items() if not path.endswith(".safetensors")]
+        assert not any(str(tmp_path).encode() in text or str(tone_folder).encode() in text for text in texts)
+        assert f'"{name}"'.encode() in repository.files["README.md"]
+
+
+@pytest.mark.cli
+def test_a_recipe_of_several_models_or_with_a_token_pushes_nothing(
+    tone_csv: Path, tiny_checkpoint: str, tmp_path: Path, hub_client: HubDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folds = ["finetune", "--data.source", str(tone_csv), "--model.checkpoint", tiny_checkpoint]
+    folds += ["--split.kind", "folds", "--split.column", "fold", "--output_dir", str(tmp_path / "folds"), *PUSHED]
+    assert cli.main(folds) == 1
+    assert "2 models are trained, which do not fit into one repository" in capsys.readouterr().err
+    assert cli.main([*folds, "--training.hub_token", "hf_secret"]) == 1
+    assert "training.hub_token would be written into the recipe" in capsys.readouterr().err
+    each = ["pretrain", "--data.sources", f"[{tone_csv}]", "--model.fusion", "each", "--model.num_codebooks", "2"]
+    assert cli.main([*each, "--output_dir", str(tmp_path / "each"), *PUSHED]) == 1
+    assert "2 models are trained" in capsys.readouterr().err
+    assert hub_client.requests == []
+    assert not (tmp_path / "folds").exists()
+    assert not (tmp_path / "each").exists()
 
 
 @pytest.mark.slow

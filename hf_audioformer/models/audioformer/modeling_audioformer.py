@@ -5,11 +5,15 @@ Source: arXiv 2308.07221 (method), `transformers.RoFormerModel` (encoder; weight
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, ModelCard, ModelCardData
 from torch import nn
 from torch.nn import functional as F
+from transformers import AutoFeatureExtractor
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.loss.loss_utils import ForMaskedLMLoss
@@ -259,6 +263,65 @@ class AudioFormerPreTrainedModel(PreTrainedModel):
                 "table; only with one codebook can tokens be added or removed. Set vocab_size in a new configuration."
             )
         return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        repo_id: str,
+        *,
+        feature_extractor: Any = None,
+        commit_message: str = "Upload model",
+        commit_description: str | None = None,
+        private: bool = True,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str = "50GB",
+        tags: list[str] | None = None,
+    ) -> CommitInfo:
+        """Uploads the model in one commit with its feature extractor and codec, as Transformers does the model alone.
+
+        The repository is private unless asked otherwise. If it has no card it gets one that claims nothing.
+
+        Args:
+            feature_extractor: By default the one in the folder or repository that the model was loaded from.
+
+        Raises:
+            ValueError: No feature extractor is given or found.
+        """
+        if feature_extractor is None and not self.name_or_path:
+            raise ValueError("this model was not loaded from anywhere; give push_to_hub its feature_extractor, too.")
+        extractor = feature_extractor or AutoFeatureExtractor.from_pretrained(self.name_or_path, token=token)
+        api = HfApi(token=token)
+        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            self.save_pretrained(folder, max_shard_size=max_shard_size)
+            extractor.save_pretrained(folder)
+            if not api.file_exists(repo_id, "README.md", revision=revision):
+                self._plain_card(repo_id, tags or []).save(folder / "README.md")
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            return api.create_commit(
+                repo_id,
+                [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files],
+                commit_message=commit_message,
+                commit_description=commit_description,
+                revision=revision,
+                create_pr=create_pr,
+            )
+
+    def _plain_card(self, repo_id: str, tags: list[str]) -> ModelCard:
+        name = type(self).__name__
+        data = ModelCardData(
+            library_name="transformers",
+            pipeline_tag="audio-classification" if name.endswith("ForAudioClassification") else "feature-extraction",
+            tags=["audioformer", *tags],
+        )
+        text = (
+            f"# {repo_id.split('/')[-1]}\n\nAn `{name}`. What it was trained on and how well it does is not recorded."
+        )
+        return ModelCard(f"---\n{data.to_yaml()}\n---\n{text}\n")
 
 
 class AudioFormerModel(AudioFormerPreTrainedModel):

@@ -1,6 +1,6 @@
 """Converts official AST weights (`.pth`) to a stock Transformers checkpoint with its feature extractor.
 
-    python conversion/convert_ast.py audioset_10_10_0.4593.pth TARGET --labels class_labels_indices.csv
+    python -m conversion.convert_ast audioset_10_10_0.4593.pth TARGET --labels class_labels_indices.csv
 
 SOURCE is a file of the AST repository, https://github.com/YuanGongND/ast, whose README links to the weights: AudioSet
 (527 classes; strides of 10, 12, 14 or 16) and Speech Commands (35); or one that its training script saved. Its code is
@@ -13,9 +13,7 @@ printed. (The official head has a norm with an epsilon of 1e-5; the stock AST ha
 file is read with `weights_only=True`: one that holds anything but tensors is refused.
 """
 
-import argparse
 import csv
-import pickle
 from pathlib import Path
 
 import torch
@@ -23,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 
+from conversion.common import accept, command_line, largest_difference, read_tensors
 from hf_audioformer.models.ast.positions_ast import patch_grid
 
 PATCH = 16
@@ -59,16 +58,7 @@ def read_official_weights(path: str | Path) -> dict[str, Tensor]:
         ValueError: The file holds anything but tensors by name, or is damaged; nothing in it is executed.
         FileNotFoundError: There is no such file.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file. {__file__} --help says where to take it from.")
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: not a whole file of plain tensors; it is refused. Take the official one.") from error
-    if not isinstance(weights, dict) or not all(isinstance(weight, Tensor) for weight in weights.values()):
-        raise ValueError(f"{path}: holds something else than tensors by name. Save the model's state_dict() alone.")
-    weights = {name.removeprefix("module."): weight.float() for name, weight in weights.items()}
-    return {name: weight for name, weight in weights.items() if not name.startswith(UNUSED)}
+    return {name: weight for name, weight in read_tensors(path).items() if not name.startswith(UNUSED)}
 
 
 def ast_config(
@@ -182,10 +172,8 @@ def verify(model: ASTForAudioClassification, weights: dict[str, Tensor]) -> floa
     config = model.config
     shape = (2, config.max_length, config.num_mel_bins)
     features = 0.5 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    difference = (model(features).logits - official_logits(weights, config, features)).abs().max().item()
-    if not difference <= LARGEST_DIFFERENCE:
-        raise ValueError(f"logits differ from the official network's by {difference:.1e}: nothing is written.")
-    return difference
+    difference = largest_difference(model(features).logits, official_logits(weights, config, features))
+    return accept(difference, LARGEST_DIFFERENCE, "logits differ from the official network's")
 
 
 def read_label_names(path: str | Path, num_labels: int) -> list[str]:
@@ -218,7 +206,7 @@ def feature_extractor(config: ASTConfig, mean: float | None, std: float | None) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("source", help="official .pth file to convert")
     parser.add_argument("target", help="folder to write")
     parser.add_argument("--labels", help="class_labels_indices.csv with the classes' names")
@@ -226,7 +214,6 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, help="frames that the model reads")
     parser.add_argument("--mean", type=float, help="of the training features (default: by the number of classes)")
     parser.add_argument("--std", type=float, help="of the training features, not doubled")
-    parser.add_argument("--verify", action=argparse.BooleanOptionalAction, default=True, help="compare the logits")
     arguments = parser.parse_args()
 
     weights = read_official_weights(arguments.source)

@@ -3,20 +3,21 @@
 AudioFormer has no token types, so the vector of type 0 is folded into the embeddings on the way there and is zero on
 the way back.
 
-    python conversion/convert_roformer.py SOURCE TARGET [--to roformer]
+    python -m conversion.convert_roformer SOURCE TARGET [--to roformer]
 
 SOURCE is a folder or Hub id of a RoFormer checkpoint, for instance `junnyu/roformer_chinese_base` (Apache-2.0), or with
-`--to roformer` of an AudioFormer. The largest difference of the outputs on random codes is printed.
+`--to roformer` of an AudioFormer. The largest difference of the outputs on random codes is printed; above 1e-5 nothing
+is written.
 """
-
-import argparse
 
 import torch
 from transformers import RoFormerConfig, RoFormerModel
 
+from conversion.common import accept, command_line, largest_difference
 from hf_audioformer import AudioFormerConfig, AudioFormerModel
 from hf_audioformer.models.audioformer.configuration_audioformer import SPECIAL_TOKENS
 
+LARGEST_DIFFERENCE = 1e-5
 # RoFormer's modules and AudioFormer's, within a layer.
 LAYER_MODULES = {
     "attention.self.query": "attention.query",
@@ -107,25 +108,34 @@ def roformer_from_audioformer(source: AudioFormerModel, max_position_embeddings:
 
 
 @torch.no_grad()
-def largest_difference(first: torch.nn.Module, second: torch.nn.Module, codebook_size: int) -> float:
-    """The largest difference of the two models' outputs on two clips of 300 random codes."""
+def verify(first: RoFormerModel | AudioFormerModel, second: RoFormerModel | AudioFormerModel) -> float:
+    """The largest difference of the two models' outputs on two clips of 300 random codes.
+
+    Raises:
+        ValueError: It is above 1e-5.
+    """
+    codebook_size = first.config.vocab_size - len(SPECIAL_TOKENS)
     codes = torch.randint(codebook_size, (2, 300), generator=torch.Generator().manual_seed(0))
-    return (first(codes).last_hidden_state - second(codes).last_hidden_state).abs().max().item()
+    difference = largest_difference(first(codes).last_hidden_state, second(codes).last_hidden_state)
+    return accept(difference, LARGEST_DIFFERENCE, "outputs differ")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("source", help="folder or Hub id to convert")
     parser.add_argument("target", help="folder to write")
     parser.add_argument("--to", choices=("audioformer", "roformer"), default="audioformer")
     arguments = parser.parse_args()
+    source: RoFormerModel | AudioFormerModel
+    target: RoFormerModel | AudioFormerModel
     if arguments.to == "audioformer":
         source = RoFormerModel.from_pretrained(arguments.source).eval()
         target = audioformer_from_roformer(source)
     else:
         source = AudioFormerModel.from_pretrained(arguments.source).eval()
         target = roformer_from_audioformer(source)
-    print(f"largest difference of outputs: {largest_difference(source, target, target.config.vocab_size - 4):.1e}")
+    if arguments.verify:
+        print(f"largest difference of outputs: {verify(target, source):.1e}")
     target.save_pretrained(arguments.target)
 
 

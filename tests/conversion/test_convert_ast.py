@@ -27,7 +27,7 @@ from hf_audioformer import load_ast
 pytestmark = pytest.mark.reference
 
 HIDDEN_SIZE, LAYERS = 128, 2
-SCRIPT = Path(__file__).parents[2] / "conversion" / "convert_ast.py"
+PROJECT_ROOT = Path(__file__).parents[2]
 
 
 class Attention(nn.Module):
@@ -242,9 +242,9 @@ def test_command_converts_a_file(tmp_path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["index", "mid", "display_name"])
         writer.writerows([row, f"/m/{row}", f"word, {row}"] for row in range(35))
-    command = [sys.executable, SCRIPT, official_file(official, tmp_path), tmp_path / "target"]
+    command = [sys.executable, "-m", "conversion.convert_ast", official_file(official, tmp_path), tmp_path / "target"]
     command += ["--labels", tmp_path / "labels.csv"]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=PROJECT_ROOT).stdout
     assert float(re.search(r"largest difference of logits: (\S+)", printed)[1]) <= 1e-4
     model = ASTForAudioClassification.from_pretrained(tmp_path / "target")
     assert model.config.id2label[34] == "word, 34"

@@ -11,7 +11,7 @@ import torch
 from transformers import RoFormerConfig, RoFormerModel
 from transformers.models.roformer.modeling_roformer import RoFormerSelfAttention, RoFormerSinusoidalPositionalEmbedding
 
-from conversion.convert_roformer import audioformer_from_roformer, largest_difference, roformer_from_audioformer
+from conversion.convert_roformer import audioformer_from_roformer, roformer_from_audioformer, verify
 from hf_audioformer import AudioFormerConfig, AudioFormerModel
 from hf_audioformer.models.audioformer.modeling_audioformer import AudioFormerRotaryEmbedding, rotate_pairs
 
@@ -37,7 +37,7 @@ def assert_equal_outputs(first: torch.nn.Module, second: torch.nn.Module) -> Non
     found = first(codes, attention_mask=mask).last_hidden_state[mask.bool()]
     expected = second(codes, attention_mask=mask).last_hidden_state[mask.bool()]
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
-    assert largest_difference(first, second, codebook_size=64) < 1e-5
+    assert verify(first, second) < 1e-5
 
 
 def test_outputs_of_a_converted_roformer_are_equal():
@@ -86,13 +86,23 @@ def test_audioformers_of_another_kind_are_refused(settings):
         roformer_from_audioformer(audioformer(**settings))
 
 
+def test_unequal_networks_are_noticed():
+    source = roformer()
+    target = audioformer_from_roformer(source)
+    assert verify(target, source) < 1e-5
+    with torch.no_grad():
+        target.layers[2].attention.value.bias.add_(0.1)
+    with pytest.raises(ValueError, match=r"outputs differ by .*, more than 1e-05: nothing is written"):
+        verify(target, source)
+
+
 @pytest.mark.cli
 def test_command_converts_a_folder(tmp_path: Path):
     source, target = tmp_path / "roformer", tmp_path / "audioformer"
     roformer().save_pretrained(source)
-    script = Path(__file__).parents[2] / "conversion" / "convert_roformer.py"
-    command = [sys.executable, script, source, target]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    command = [sys.executable, "-m", "conversion.convert_roformer", source, target]
+    project_root = Path(__file__).parents[2]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=project_root).stdout
     found = re.search(r"outputs: (\S+)", printed)
     assert found is not None
     assert float(found[1]) < 1e-5

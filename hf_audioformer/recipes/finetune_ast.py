@@ -119,11 +119,14 @@ def run(arguments: FinetuneASTArguments) -> list[SplitResult]:
     used = sorted({index for split in splits for part in PARTS for index in getattr(split, part)})
     waveforms = WaveformCache(clips, used, extractor.sampling_rate, skip_bad=arguments.data.skip_bad)
     trained = {index for split in splits for index in split.train if index in waveforms}
-    longest = num_frames(max(map(waveforms.num_samples, trained)), extractor.sampling_rate)
-    extractor.max_length = model_length(arguments.model, arguments.features, longest)
+    extractor.max_length = model_length(
+        arguments.model,
+        arguments.features,
+        lambda: num_frames(max(map(waveforms.num_samples, trained)), extractor.sampling_rate),
+    )
     claim_output(arguments)
     if PartialState().is_main_process:
-        print(f"The model reads {extractor.max_length} frames of 10 ms; the longest training clip has {longest}")
+        print(f"The model reads {extractor.max_length} frames of 10 ms at once, {_seconds(extractor):.2f} s")
     return _FinetuningAST(arguments, clips, waveforms, extractor, use_cpu).run(splits)
 
 
@@ -221,12 +224,11 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
     def _details(self, trainer: AudioTrainer) -> list[str]:
         """What the card says of this model."""
         extractor, data = cast(ASTLogMelFeatureExtractor, trainer.processing_class), self.arguments.data
-        heard = samples_of_frames(0, extractor.max_length, extractor.sampling_rate).stop / extractor.sampling_rate
         sentences = [
-            f"It hears {heard:.2f} s at once, of audio at {extractor.sampling_rate} Hz: {extractor.max_length} frames "
-            f"of {extractor.num_mel_bins} mel bands, normalised by mean {extractor.mean:.4f} and deviation "
-            f"{extractor.std:.4f}. Transformers cuts what is longer; here it was tested in windows that share "
-            f"{data.window_overlap:.0%} (`hf-audioformer evaluate`)."
+            f"It hears {_seconds(extractor):.2f} s at once, of audio at {extractor.sampling_rate} Hz: "
+            f"{extractor.max_length} frames of {extractor.num_mel_bins} mel bands, normalised by mean "
+            f"{extractor.mean:.4f} and deviation {extractor.std:.4f}. Transformers cuts what is longer; here it was "
+            f"tested in windows that share {data.window_overlap:.0%} (`hf-audioformer evaluate`)."
         ]
         if data.ignore_padding:
             sentences.append(
@@ -266,6 +268,11 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
 
     def _windows(self, dataset: SpectrogramDataset) -> WindowedDataset:
         return WindowedDataset(dataset, self.arguments.data.window_overlap)
+
+
+def _seconds(extractor: ASTLogMelFeatureExtractor) -> float:
+    """How much sound the frames of `max_length` hold."""
+    return samples_of_frames(0, extractor.max_length, extractor.sampling_rate).stop / extractor.sampling_rate
 
 
 def _metrics_of_clips(windows: WindowedDataset) -> Callable[[EvalPrediction], dict[str, float]]:

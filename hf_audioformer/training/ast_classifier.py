@@ -130,14 +130,17 @@ def load_front_end(model: ASTModelArguments, features: FeatureArguments) -> ASTL
     return extractor
 
 
-def model_length(model: ASTModelArguments, features: FeatureArguments, longest: int) -> int:
-    """Frames that the model reads at once: what `features` say, or enough for a clip of `longest` frames."""
+def model_length(model: ASTModelArguments, features: FeatureArguments, longest: Callable[[], int]) -> int:
+    """Frames that the model reads at once: what `features` say, or enough for the longest training clip.
+
+    `longest` gives the frames of that clip; it is asked only if need be, since it may take reading all clips.
+    """
     if features.max_length is not None:
         return features.max_length
     grid = _grid(model)
     if features.seconds is not None:
         return covering_length(features.seconds, grid)
-    return min(LONGEST_DEFAULT, covering_length((10 * (longest - 1) + 25) / 1000, grid))
+    return min(LONGEST_DEFAULT, covering_length((10 * (longest() - 1) + 25) / 1000, grid))
 
 
 def build_ast(

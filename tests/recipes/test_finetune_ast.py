@@ -115,7 +115,7 @@ def test_a_folder_of_classes_becomes_a_stock_checkpoint(
     assert (result.metric, result.name) == ("accuracy", "fraction")
     assert sum(result.num_clips.values()) == 24
     assert result.score > 0.8
-    assert "The model reads 40 frames of 10 ms; the longest training clip has 37" in printed.out
+    assert "The model reads 40 frames of 10 ms at once, 0.41 s" in printed.out  # the longest training clip has 37
 
     folder = tmp_path / "moved"
     shutil.move(arguments.output_dir, folder)

@@ -1,6 +1,7 @@
 # Everything a newcomer needs: `make quickstart`, then `make test`. All of it happens inside .venv.
 PYTHON ?= python3
 JOBS ?= 1
+TEST_JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -16,8 +17,8 @@ help:  ## show this list
 quickstart: $(INSTALLED)  ## install, fine-tune the bundled checkpoint on the bundled clips, classify one wav
 	$(BIN)/hf-audioformer quickstart
 
-test: transformers-tests  ## run the tests
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=2 $(BIN)/python -m pytest --quiet
+test: transformers-tests  ## run the tests, TEST_JOBS=2 files at a time
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses $(TEST_JOBS) --dist loadfile
 
 transformers-tests: $(INSTALLED_DEV)  ## fetch the common tests of the installed Transformers release
 	$(BIN)/python tests/transformers_tests.py

@@ -28,7 +28,7 @@ from ..training.contrastive import (
     read_companions,
     with_codebooks_of,
 )
-from ..training.model_card import write_model_card
+from ..training.model_card import Measured, write_model_card
 from ..training.output import resumable
 from ..training.probe import start_from_probe
 from ..training.results import SplitResult
@@ -190,18 +190,16 @@ class _Finetuning(SplitTraining[FinetuneArguments]):
     def save(self, trainer: AudioTrainer, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         save_final(trainer.model, self.extractor, folder, weights)
 
-    def write_card(
-        self, trainer: AudioTrainer, folder: Path, result: SplitResult, history: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def write_card(self, trainer: AudioTrainer, folder: Path, measured: Measured) -> None:
         write_model_card(
             folder,
-            result=result,
+            measured=measured,
             recipe=asdict(self.arguments),
             source=self.arguments.data.source,
             label_names=self.clips.label_names,
             base_model=self.arguments.model.checkpoint,
             random_weights=self.arguments.model.random_weights,
-            history=history,
+            codec=None if self.arguments.model.checkpoint is None else self.extractor.codec,
         )
 
     def _train_step(

@@ -27,7 +27,7 @@ from ..training.arguments import parse_config
 from ..training.ast_classifier import ASTModelArguments, FeatureArguments, build_ast, load_front_end, model_length
 from ..training.averaging import AveragingArguments
 from ..training.checkpoints import save_final
-from ..training.model_card import AST, write_model_card
+from ..training.model_card import AST, Measured, write_model_card
 from ..training.optimization import OptimizationArguments
 from ..training.output import resumable
 from ..training.results import SplitResult
@@ -205,18 +205,15 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
     def save(self, trainer: AudioTrainer, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         save_final(trainer.model, cast(ASTLogMelFeatureExtractor, trainer.processing_class), folder, weights)
 
-    def write_card(
-        self, trainer: AudioTrainer, folder: Path, result: SplitResult, history: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def write_card(self, trainer: AudioTrainer, folder: Path, measured: Measured) -> None:
         write_model_card(
             folder,
-            result=result,
+            measured=measured,
             recipe=asdict(self.arguments),
             source=self.arguments.data.source,
             label_names=self.clips.label_names,
             base_model=self.arguments.model.source,
             random_weights=self.arguments.model.random_weights,
-            history=history,
             kind=AST,
             details=self._details(trainer),
         )

@@ -28,6 +28,7 @@ from ..training.arguments import dump_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints
 from ..training.hub import check_hub_settings
 from ..training.launch import check_launch, join_processes
+from ..training.model_card import Measured, tell_of_all_splits
 from ..training.output import check_output, prepare_output
 from ..training.results import (
     SplitResult,
@@ -152,6 +153,9 @@ class SplitTraining(ABC, Generic[Arguments]):
             output_dir = self.arguments.output_dir
             print(f"\n{format_results(results)}\n\nModels, cards and results are in {output_dir}")
             write_results(Path(output_dir) / "results.json", results)
+            if len(results) > 1:
+                for split in splits:
+                    tell_of_all_splits(self._folder(split), results)
         return results
 
     @abstractmethod
@@ -168,9 +172,7 @@ class SplitTraining(ABC, Generic[Arguments]):
         """Leaves model and feature extractor in `folder`; called by the first process alone."""
 
     @abstractmethod
-    def write_card(
-        self, trainer: AudioTrainer, folder: Path, result: SplitResult, history: Sequence[Mapping[str, Any]]
-    ) -> None:
+    def write_card(self, trainer: AudioTrainer, folder: Path, measured: Measured) -> None:
         """Writes the README.md of the model in `folder`."""
 
     def predict(self, trainer: AudioTrainer, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -204,7 +206,8 @@ class SplitTraining(ABC, Generic[Arguments]):
             return read_results(result_file)[0]
         parts = self.parts(split)
         trainer, done = self.train(parts, folder)
-        metrics = self._measure(trainer, parts["test"])
+        logits, labels = self.predict(trainer, parts["test"])
+        metrics = classification_metrics(logits, labels)
         result = SplitResult(
             name=split.name,
             score=_score(metrics),
@@ -218,7 +221,7 @@ class SplitTraining(ABC, Generic[Arguments]):
         weights = trainer.gather_weights()
         if trainer.is_world_process_zero():
             self.save(trainer, folder, weights)
-            self.write_card(trainer, folder, result, done.history)
+            self.write_card(trainer, folder, Measured(result, logits, labels, done.history))
             write_results(result_file, [result])
             remove_checkpoints(folder)
             remove_steps(folder)

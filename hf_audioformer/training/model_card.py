@@ -1,34 +1,108 @@
-"""The README.md of a trained checkpoint: what was measured, how it was made and how to use it, and nothing else."""
+"""The README.md of a trained checkpoint: what was measured, how it was made and how to use it, and nothing else.
 
+The texts are the templates in `cards/`; what varies from model to model is filled in here.
+"""
+
+import math
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..inspection.learning_curve import learning_curve_figure
+from ..metrics import confidence_intervals, per_class_table
+from .hub import ID_OF_THIS_CHECKPOINT
 from .masked_measures import format_measures
 from .results import SplitResult
 
-__all__ = ["AST", "AUDIOFORMER", "Kind", "write_model_card", "write_pretraining_card"]
+__all__ = [
+    "AST",
+    "AUDIOFORMER",
+    "Kind",
+    "Measured",
+    "tell_of_all_splits",
+    "write_model_card",
+    "write_pretraining_card",
+]
 
-BUNDLED_CODEC = "the small codec of hf_audioformer, which is under CC BY-SA 4.0 (card `audioformer-codec-small.md`)"
+CURVE_FILE = "learning_curve.png"
 PACKAGES = ("hf_audioformer", "transformers", "torch", "torchaudio", "accelerate", "datasets")
+# The draws of a bootstrap, and the scores (clips x classes) beyond which it would take minutes.
+RESAMPLES = 200
+MOST_SCORES = 200_000
+CLASSES_SHOWN = 60
+FEW_CLIPS = 10
+# Beyond this line a paragraph on the other splits may stand, once they are done.
+ALL_SPLITS = "<!-- all splits -->"
+
+BUNDLED_LICENCE = """CC BY-SA 4.0: {what} hf_audioformer, trained on ESC-10 (K. J. Piczak; CC0 and CC BY 3.0) and the
+Free Spoken Digit Dataset (Z. Jackson and contributors; CC BY-SA 4.0). The cards `audioformer-small.md` and
+`audioformer-codec-small.md` of the package name all authors."""
+BUNDLED_CODEC = (
+    "the small codec of hf_audioformer, which is under CC BY-SA 4.0 (card `audioformer-codec-small.md` of the package)"
+)
+OWN_LICENCE = "No licence was given to the weights; what the licences of the above ask for holds for them."
+
+ESC10 = (
+    "[ESC-10](https://github.com/karolpiczak/ESC-50) (K. J. Piczak, ESC: Dataset for Environmental Sound "
+    "Classification, ACM MM 2015), recordings from Freesound under CC0 and CC BY 3.0"
+)
+KNOWN_DATA = {
+    "commands": "the synthetic spoken commands of hf_audioformer (CC0; card `spoken-commands.md` of the package)",
+    "esc10": ESC10,
+    "esc10_mix": f"mixtures of clips of {ESC10}",
+    "fsdd": "the [Free Spoken Digit Dataset](https://github.com/Jakobovski/free-spoken-digit-dataset) (Z. Jackson and "
+    "contributors), under CC BY-SA 4.0",
+}
+KNOWN_LIMITS = {
+    "commands": "All voices it has heard are those of one speech synthesiser; no human being is among them.",
+    "esc10": "ESC-10 holds ten kinds of sound, forty clips of each, chosen by hand.",
+    "esc10_mix": "ESC-10 holds ten kinds of sound, forty clips of each, chosen by hand; the mixtures are artificial.",
+    "fsdd": "The set holds English digits by a handful of speakers.",
+}
+WITH_BASELINE = ("commands", "esc10", "fsdd")
+PAPER = """
+The paper of AudioFormer reports 53.9 mAP on AudioSet for its method. That figure was not reproduced with this package,
+and says nothing about this model."""
+
+CITE_PACKAGE = """@software{hf_audioformer,
+  title = {hf_audioformer},
+  author = {{The hf_audioformer contributors}}
+}"""
+CITE_AUDIOFORMER = """@article{li2023audioformer,
+  title = {AudioFormer: Audio Transformer learns audio feature representations from discrete acoustic codes},
+  author = {Li, Zhaohui and Wang, Haitao and Jiang, Xinghua},
+  journal = {arXiv preprint arXiv:2308.07221},
+  year = {2023}
+}"""
+CITE_AST = """@inproceedings{gong21b_interspeech,
+  title = {{AST: Audio Spectrogram Transformer}},
+  author = {Yuan Gong and Yu-An Chung and James Glass},
+  booktitle = {Proc. Interspeech 2021},
+  pages = {571--575},
+  year = {2021}
+}"""
 
 
 @dataclass(frozen=True)
 class Kind:
     """What the cards of one kind of classifier say: its name and its tag on the Hub, what it is, what its folder holds,
-    and how a clip is classified."""
+    how a clip is classified, which paper is cited, and a note on its figures."""
 
     name: str
     tag: str
     description: str
     holds: str
     use: str
+    citation: str
+    note: str = ""
 
 
 AUDIOFORMER = Kind(
@@ -37,161 +111,69 @@ AUDIOFORMER = Kind(
     description="[AudioFormer](https://arxiv.org/abs/2308.07221) (a rotary-position encoder over the codes of a neural "
     "audio codec)",
     holds="the model, its feature extractor and the codec; it works without a network",
-    use="""import hf_audioformer
+    use=f"""import hf_audioformer
 from transformers import pipeline
 
-classifier = pipeline("audio-classification", model="PATH_OR_ID_OF_THIS_CHECKPOINT")
+classifier = pipeline("audio-classification", model="{ID_OF_THIS_CHECKPOINT}")
 classifier(hf_audioformer.load_audio("clip.wav"))""",
+    citation=CITE_AUDIOFORMER,
+    note=PAPER,
 )
 AST = Kind(
     name="Audio Spectrogram Transformer",
     tag="audio-spectrogram-transformer",
     description="[Audio Spectrogram Transformer](https://arxiv.org/abs/2104.01778) (AST)",
     holds="the model and its feature extractor; it needs no package but Transformers",
-    use="""import soundfile
+    use=f"""import soundfile
 from transformers import pipeline
 
-classifier = pipeline("audio-classification", model="PATH_OR_ID_OF_THIS_CHECKPOINT")
+classifier = pipeline("audio-classification", model="{ID_OF_THIS_CHECKPOINT}")
 waveform, sampling_rate = soundfile.read("clip.wav", dtype="float32")
-classifier({"raw": waveform, "sampling_rate": sampling_rate})""",
+classifier({{"raw": waveform, "sampling_rate": sampling_rate}})""",
+    citation=CITE_AST,
 )
 
-BODY = """
-# {kind} trained on {source}
 
-An {description}
-trained from {base} to tell apart {num_labels} classes: {labels}.
-The folder holds {holds}.{details}
+@dataclass(frozen=True)
+class Measured:
+    """What was measured: the result on the test clips, the logits (clips, classes) and labels it comes from, as
+    `classification_metrics` takes them, and the Trainer's log."""
 
-## Use
-
-```python
-{use}
-```
-
-## Results
-
-Test clips were used once, after training; the epoch was chosen {choice}.{official}
-
-| metric | value |
-| --- | --- |
-{metrics}
-
-Chance is {chance:.3f} ({metric}). Clips: {clips}. Training took {seconds:.0f} s.
-
-### Training
-
-| epoch | training loss | validation {metric} |
-| --- | --- | --- |
-{history}
-
-## Recipe
-
-```yaml
-{recipe}```
-
-{licence}## Limits
-
-Measured on the test clips of {source} alone. Other microphones, rooms, speakers or sources of sound
-than those trained on were not tested. Scores are not calibrated probabilities.
-
-## Environment
-
-{environment}
-"""
-
-
-PRETRAINING_BODY = """
-# AudioFormer pretrained on {source}
-
-An [AudioFormer](https://arxiv.org/abs/2308.07221) (a rotary-position encoder over the codes of a neural audio codec)
-pretrained by predicting masked codes, without labels.
-It reads the codes of {codec}.
-The folder holds the model, its feature extractor and the codec; it works without a network.
-
-## Use
-
-```python
-import hf_audioformer
-from transformers import AutoFeatureExtractor, AutoModel
-
-checkpoint = "PATH_OR_ID_OF_THIS_CHECKPOINT"
-extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
-model = AutoModel.from_pretrained(checkpoint)
-clip = hf_audioformer.load_audio("clip.wav")
-features = extractor(clip["array"], sampling_rate=clip["sampling_rate"], return_tensors="pt")
-frames = model(**features).last_hidden_state
-```
-
-A classifier on top of it:
-`hf-audioformer finetune --model.checkpoint PATH_OR_ID_OF_THIS_CHECKPOINT --data.source CLIPS --output_dir FOLDER`.
-
-## Results
-
-On {validation_clips} clips drawn from the sources and not learnt from ({training_clips} were); always the same codes
-were masked. *Unigram* is guessing by the frequency of each code among the clips learnt from.
-
-{measures}
-
-### Training
-
-| epoch | training loss |
-| --- | --- |
-{history}
-
-## Recipe
-
-```yaml
-{recipe}```
-
-## Limits
-
-It has heard the sources above alone, and whatever it is tested on must not be among them: `hold_out` in the recipe says
-what was left out. How useful its vectors are was not measured here.
-
-## Environment
-
-{environment}
-"""
-
-# For what starts from the bundled checkpoint; of other checkpoints and their codecs the licence is not known here.
-BUNDLED_LICENCE = """## Licence
-
-CC BY-SA 4.0: the weights started from, and the codec in `codec/`, are the small ones of hf_audioformer, trained on
-ESC-10 (K. J. Piczak; CC0 and CC BY 3.0) and the Free Spoken Digit Dataset (Z. Jackson and contributors; CC BY-SA 4.0).
-The cards `audioformer-small.md` and `audioformer-codec-small.md` of the package name all authors.
-
-"""
+    result: SplitResult
+    logits: np.ndarray
+    labels: np.ndarray
+    history: Sequence[Mapping[str, Any]]
 
 
 def write_model_card(
     folder: Path,
     *,
-    result: SplitResult,
+    measured: Measured,
     recipe: Mapping[str, Any],
     source: str,
     label_names: Sequence[str],
     base_model: str | None,
     random_weights: bool,
-    history: Sequence[Mapping[str, Any]],
     kind: Kind = AUDIOFORMER,
+    codec: str | None = None,
     details: Sequence[str] = (),
 ) -> None:
-    """Writes `README.md` into a checkpoint's folder.
+    """Writes `README.md` into a checkpoint's folder, with the picture it shows, and for a data set of the Hub its
+    evaluation results as the Hub takes them.
 
     Args:
-        result: What was measured on the test clips.
+        measured: What was measured on the test clips, and the log.
         recipe: The resolved settings; of local paths only the last part is told.
         source: The data set, as the recipe names it.
         label_names: The classes, in order.
         base_model: Hub id or folder of the checkpoint the training started from; if not given, of an AudioFormer the
             bundled one, of an AST none.
         random_weights: Whether its weights were not taken.
-        history: The Trainer's log.
         kind: What was trained.
+        codec: Hub id or folder that the codec was taken from; not given for the bundled one, and of an AST.
         details: Sentences on what is particular to this model.
     """
-    name = _public(source)
+    result, name = measured.result, _public(source)
     is_bundled = kind is AUDIOFORMER and base_model is None
     is_hub_base = base_model is not None and not Path(base_model).exists()
     data = ModelCardData(
@@ -200,7 +182,7 @@ def write_model_card(
         pipeline_tag="audio-classification",
         tags=[kind.tag, "audio-classification", "hf_audioformer"],
         base_model=base_model if is_hub_base and not random_weights else None,
-        datasets=[source] if "/" in source and not Path(source).exists() else None,
+        datasets=[source] if _is_of_hub(source) else None,
         model_name=f"{kind.name} trained on {name}",
         eval_results=[
             EvalResult(
@@ -212,7 +194,9 @@ def write_model_card(
             )
         ],
     )
-    text = BODY.format(
+    rows = per_class_table(measured.logits, measured.labels, label_names)
+    intervals = _intervals(measured)
+    text = _template("classifier").format(
         kind=kind.name,
         description=kind.description,
         holds=kind.holds,
@@ -222,19 +206,43 @@ def write_model_card(
         base=_base(base_model, kind, random_weights=random_weights),
         num_labels=len(label_names),
         labels=", ".join(label_names),
+        origins=_origins([source], None if random_weights else base_model, codec),
+        licence=_licence_of_bundled(random_weights=random_weights) if is_bundled else OWN_LICENCE,
         choice="on validation clips" if result.num_clips["validation"] else "beforehand (the last one)",
         official=_official_note(result),
-        metrics="\n".join(f"| {metric} | {value:.4f} |" for metric, value in result.metrics.items()),
+        metrics="\n".join(
+            f"| {metric} | {value:.4f} | {_interval(intervals, metric)} |" for metric, value in result.metrics.items()
+        ),
+        spread=_spread(intervals),
         chance=result.chance,
         metric=result.metric,
         clips=", ".join(f"{count} {part}" for part, count in result.num_clips.items()),
         seconds=result.seconds,
-        history=_history_rows(history),
-        licence=BUNDLED_LICENCE if is_bundled else "",
+        floor=_floor(source),
+        all_splits=ALL_SPLITS,
+        classes=_class_table(rows),
+        curve=_curve(folder, measured.history, result.metric, f"{kind.name} trained on {name}"),
+        history=_history_rows(measured.history),
+        limits=_limits([source], rows, one_label=measured.labels.ndim == 1) + kind.note,
         recipe=_recipe_yaml(recipe),
         environment=_environment(),
+        citation=f"{CITE_PACKAGE}\n\n{kind.citation}",
     )
-    ModelCard(f"---\n{data.to_yaml()}\n---\n{text}").save(folder / "README.md")
+    _save(folder, data, text)
+    _write_evaluation_results(folder, source, result)
+
+
+def tell_of_all_splits(folder: Path, results: Sequence[SplitResult]) -> None:
+    """Adds to the card in a folder what all splits gave, in place of what an earlier run has added."""
+    file = folder / "README.md"
+    scores = np.array([result.score for result in results])
+    told = (
+        f"{ALL_SPLITS}\nThis is one of {len(results)} models, each tested on another split ({results[0].metric}: "
+        f"{', '.join(f'{result.name} {result.score:.4f}' for result in results)}): mean {scores.mean():.4f}, standard "
+        f"deviation {scores.std(ddof=1):.4f}.\n"
+    )
+    text = file.read_text(encoding="utf-8")
+    file.write_text(re.sub(f"{ALL_SPLITS}\n(This is one of [^\n]*\n)?", lambda _: told, text), encoding="utf-8")
 
 
 def _base(base_model: str | None, kind: Kind, *, random_weights: bool) -> str:
@@ -262,7 +270,7 @@ def write_pretraining_card(
     codec: str | None,
     history: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Writes `README.md` into the folder of a model pretrained by masking.
+    """Writes `README.md` into the folder of a model pretrained by masking, with the picture it shows.
 
     Args:
         measures: `codebooks`, as `format_measures` takes them, and how many `training_clips` and `validation_clips`.
@@ -276,20 +284,152 @@ def write_pretraining_card(
         library_name="transformers",
         pipeline_tag="feature-extraction",
         tags=["audioformer", "hf_audioformer", "masked-language-modeling"],
-        datasets=[name for name in sources if "/" in name and not Path(name).exists()] or None,
+        datasets=[name for name in sources if _is_of_hub(name)] or None,
         model_name=f"AudioFormer pretrained on {source}",
     )
-    text = PRETRAINING_BODY.format(
+    text = _template("pretrained").format(
         source=source,
-        codec=BUNDLED_CODEC if codec is None else f"the codec `{_public(codec)}`",
+        origins=_origins(sources, None, codec) + (f"\n* Codec: {BUNDLED_CODEC}." if codec is None else ""),
+        licence=OWN_LICENCE,
         training_clips=measures["training_clips"],
         validation_clips=measures["validation_clips"],
         measures=format_measures(measures["codebooks"]),
+        curve=_curve(folder, history, "", f"AudioFormer pretrained on {source}"),
         history="\n".join(f"| {entry['epoch']:g} | {entry['loss']:.4f} |" for entry in history if "loss" in entry),
+        limits=_limits(sources, []) + PAPER,
         recipe=_recipe_yaml(recipe),
         environment=_environment(),
+        citation=f"{CITE_PACKAGE}\n\n{CITE_AUDIOFORMER}",
     )
-    ModelCard(f"---\n{data.to_yaml()}\n---\n{text}").save(folder / "README.md")
+    _save(folder, data, text)
+
+
+def _template(name: str) -> str:
+    return (Path(__file__).parent / "cards" / f"{name}.md").read_text(encoding="utf-8")
+
+
+def _save(folder: Path, data: ModelCardData, text: str) -> None:
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}").save(folder / "README.md")
+
+
+def _write_evaluation_results(folder: Path, source: str, result: SplitResult) -> None:
+    """The newer form of a model's results, for sets of the Hub, which alone it can name.
+
+    Source: github.com/huggingface/hub-docs, eval_results.yaml.
+    """
+    if not _is_of_hub(source):
+        return
+    parts = ", ".join(f"{count} {part}" for part, count in result.num_clips.items())
+    entry = {
+        "dataset": {"id": source, "task_id": "default"},
+        "value": round(result.score, 4),
+        "notes": f"{result.metric} on the test clips of {result.name} ({parts})",
+    }
+    file = folder / ".eval_results" / f"{source.replace('/', '_')}.yaml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(yaml.safe_dump([entry], sort_keys=False), encoding="utf-8")
+
+
+def _is_of_hub(source: str) -> bool:
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None and not Path(source).exists()
+
+
+def _origins(sources: Sequence[str], base_model: str | None, codec: str | None) -> str:
+    """What is known of where the data, the weights started from and the codec come from, and under which licence."""
+    lines = [f"* Data: {_data(source)}." for source in sources]
+    if base_model is not None:
+        lines.append(f"* Weights started from: {_of_hub_or_here(base_model)}.")
+    if codec is not None:
+        lines.append(f"* Codec, in `codec/`: {_of_hub_or_here(codec)}.")
+    return "\n".join(lines)
+
+
+def _licence_of_bundled(*, random_weights: bool) -> str:
+    """That of what started from the bundled checkpoint, or took its form and its codec alone."""
+    both = "the weights started from, and the codec in `codec/`, are the small ones of"
+    return BUNDLED_LICENCE.format(what="the codec in `codec/` is the small one of" if random_weights else both)
+
+
+def _data(source: str) -> str:
+    if _is_of_hub(source):
+        return f"[{source}](https://huggingface.co/datasets/{source}), whose card states its licence"
+    return KNOWN_DATA.get(source, f"`{_public(source)}`, local files whose licence is not known to the recipe")
+
+
+def _of_hub_or_here(checkpoint: str) -> str:
+    if _is_of_hub(checkpoint):
+        return f"[{checkpoint}](https://huggingface.co/{checkpoint}), whose card states its licence"
+    return f"`{_public(checkpoint)}`, a local folder whose licence is not known to the recipe"
+
+
+def _intervals(measured: Measured) -> dict[str, tuple[float, float]]:
+    """95 % intervals of the metrics; none where they would take long."""
+    if measured.logits.size > MOST_SCORES:
+        return {}
+    return confidence_intervals(measured.logits, measured.labels, resamples=RESAMPLES)
+
+
+def _interval(intervals: Mapping[str, tuple[float, float]], metric: str) -> str:
+    low, high = intervals.get(metric, (math.nan, math.nan))
+    return f"{low:.4f} to {high:.4f}" if math.isfinite(low) and math.isfinite(high) else "-"
+
+
+def _spread(intervals: Mapping[str, tuple[float, float]]) -> str:
+    if not intervals:
+        return "No intervals were computed; `hf-audioformer evaluate` gives them."
+    return (
+        f"Intervals are of {RESAMPLES} bootstrap draws of the test clips; how much another seed of the training would "
+        "change is not in them."
+    )
+
+
+def _floor(source: str) -> str:
+    if source not in WITH_BASELINE:
+        return ""
+    return f"\nA floor is logistic regression on statistics of log-mels, by `hf-audioformer baseline {source}`."
+
+
+def _class_table(rows: Sequence[Mapping[str, float | str]]) -> str:
+    """A row per class; of many classes the ones with the lowest average precision."""
+    shown = [row for row in rows if row["clips"]]
+    note = ""
+    if len(shown) > CLASSES_SHOWN:
+        note = f"\n\nThe {CLASSES_SHOWN} classes of lowest average precision, out of {len(shown)}."
+        shown = sorted(shown, key=lambda row: float(row["average_precision"]))[:CLASSES_SHOWN]
+    columns = [column for column in shown[0] if column != "name"]
+    lines = [
+        f"| class | {' | '.join(column.replace('_', ' ') for column in columns)} |",
+        "| --- " * (len(columns) + 1) + "|",
+    ]
+    for row in shown:
+        values = [str(row[name]) if name == "clips" else _or_dash(float(row[name])) for name in columns]
+        lines.append(f"| {row['name']} | {' | '.join(values)} |")
+    return "\n".join(lines) + note
+
+
+def _limits(sources: Sequence[str], rows: Sequence[Mapping[str, float | str]], *, one_label: bool = False) -> str:
+    sentences = ["A clip of none of the classes is given one of them all the same."] if one_label else []
+    sentences += [KNOWN_LIMITS[source] for source in sources if source in KNOWN_LIMITS]
+    if rows:
+        sentences.append(
+            "Kinds of sound, voices and devices that are rare among its clips are likely to be recognised worse; the "
+            "table above shows it for the classes alone."
+        )
+        few = sum(1 for row in rows if int(row["clips"]) < FEW_CLIPS)
+        if few:
+            sentences.append(
+                f"{few} of {len(rows)} classes have fewer than {FEW_CLIPS} test clips; their rows say little."
+            )
+    return "\n".join(sentences)
+
+
+def _curve(folder: Path, history: Sequence[Mapping[str, Any]], metric: str, title: str) -> str:
+    """The line that shows the learning curve, which it draws; none of less than two epochs."""
+    rows = _history(history)
+    if sum("loss" in row for row in rows.values()) < 2:
+        return ""
+    learning_curve_figure(rows, metric, title).savefig(folder / CURVE_FILE)
+    return f"![Learning curve]({CURVE_FILE})\n\n"
 
 
 def _recipe_yaml(recipe: Mapping[str, Any]) -> str:
@@ -301,21 +441,25 @@ def _environment() -> str:
     return "\n".join([*packages, f"* Python {platform.python_version()}"])
 
 
-def _history_rows(history: Sequence[Mapping[str, Any]]) -> str:
-    """A row per epoch that was logged, with the validation score where there was one."""
+def _history(history: Sequence[Mapping[str, Any]]) -> dict[float, dict[str, float]]:
+    """What was logged of loss and validation score, by epoch."""
     rows: dict[float, dict[str, float]] = {}
     for entry in history:
         row = rows.setdefault(round(entry.get("epoch", 0), 2), {})
         row |= {key: entry[key] for key in ("loss", "eval_score") if key in entry}
+    return {epoch: row for epoch, row in rows.items() if row}
+
+
+def _history_rows(history: Sequence[Mapping[str, Any]]) -> str:
+    """A row per epoch that was logged, with the validation score where there was one."""
     return "\n".join(
         f"| {epoch:g} | {_or_dash(row.get('loss'))} | {_or_dash(row.get('eval_score'))} |"
-        for epoch, row in rows.items()
-        if row
+        for epoch, row in _history(history).items()
     )
 
 
 def _or_dash(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    return "-" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
 def _public(value: Any) -> Any:

@@ -104,7 +104,7 @@ def test_a_folder_of_classes_becomes_a_checkpoint_that_works_alone(
     shutil.move(arguments.output_dir, moved)
     files = {path.name for path in moved.iterdir()}
     expected = {"README.md", "codec", "config.json", "model.safetensors", "preprocessor_config.json"}
-    assert files == expected | {"recipe.yaml", "result.json", "results.json"}
+    assert files == expected | {"recipe.yaml", "result.json", "results.json", "learning_curve.png"}
     assert read_results(moved / "result.json") == read_results(moved / "results.json") == [result]
     model = AutoModelForAudioClassification.from_pretrained(moved)
     assert model.config.id2label == {0: "high", 1: "low", 2: "middle"}
@@ -215,7 +215,11 @@ def test_finished_splits_are_kept(
     first = Path(two_folds.output_dir) / "fold_1"
     before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
     results = finetune.run(replace(two_folds, resume=True))
-    assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == before
+    after = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
+    assert {path.name for path in after if after[path] != before.get(path)} == {"README.md"}  # tells of both folds
+    assert after.keys() == before.keys()
+    for result in results:
+        assert "This is one of 2 models" in Path(two_folds.output_dir, result.name, "README.md").read_text()
     assert [replace(result, seconds=0) for result in results] == [replace(result, seconds=0) for result in expected]
     assert_same_weights(tmp_path / "unbroken" / "fold_2", Path(two_folds.output_dir) / "fold_2", 1e-6)
     again = finetune.run(replace(two_folds, resume=True))

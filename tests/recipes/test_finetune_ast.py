@@ -119,7 +119,7 @@ def test_a_folder_of_classes_becomes_a_stock_checkpoint(
 
     folder = tmp_path / "moved"
     shutil.move(arguments.output_dir, folder)
-    files = {"README.md", "config.json", "model.safetensors", "preprocessor_config.json"}
+    files = {"README.md", "learning_curve.png", "config.json", "model.safetensors", "preprocessor_config.json"}
     assert {path.name for path in folder.iterdir()} == files | {"recipe.yaml", "result.json", "results.json"}
     config = json.loads((folder / "config.json").read_text())
     assert (config["architectures"], config["max_length"]) == (["ASTForAudioClassification"], 40)

@@ -50,7 +50,9 @@ def log_of(folder: str | Path, monkeypatch: pytest.MonkeyPatch, arguments: Finet
     original = finetune.write_model_card
     with monkeypatch.context() as patch:
         patch.setattr(
-            finetune, "write_model_card", lambda *args, **card: (logs.append(card["history"]), original(*args, **card))
+            finetune,
+            "write_model_card",
+            lambda *args, **card: (logs.append(card["measured"].history), original(*args, **card)),
         )
         finetune.run(replace(arguments, output_dir=str(folder)))
     return [entry for entry in logs[-1] if "loss" in entry]

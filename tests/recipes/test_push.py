@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from transformers import pipeline
 
@@ -18,7 +20,7 @@ from hf_audioformer.training.checkpoints import save_final
 from ..fixtures_recipes import SAMPLING_RATE, tiny_config, tone
 from ..hub_double import LFS_FROM_BYTES, HubDouble
 
-PUSHED = ["--training.push_to_hub", "true", "--training.num_train_epochs", "1", "--training.disable_tqdm", "true"]
+PUSHED = ["--training.push_to_hub", "true", "--training.num_train_epochs", "2", "--training.disable_tqdm", "true"]
 SMALL_NETWORK = [
     *("--model.hidden_size", "32", "--model.num_hidden_layers", "1", "--model.num_attention_heads", "2"),
     *("--model.intermediate_size", "64", "--model.num_codebooks", "2"),
@@ -135,6 +137,14 @@ def assert_same(guesses: list[dict[str, Any]], expected: list[dict[str, Any]]) -
     np.testing.assert_allclose(scores, wanted, atol=1e-5)
 
 
+def run_example(card: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs what a card says on how the model is used, beside a clip.wav."""
+    soundfile.write(folder / "clip.wav", tone(["low"], seed=4), SAMPLING_RATE)
+    (example, *_) = re.findall(r"## Use\n\n```python\n(.*?)```", card, re.DOTALL)
+    monkeypatch.chdir(folder)
+    exec(compile(example, "the card's example", "exec"), {})
+
+
 @pytest.mark.cli
 def test_help_and_a_dry_run_without_network(
     tiny_extractor: AudioFormerFeatureExtractor, tmp_path: Path, hub: HubDouble, capsys: pytest.CaptureFixture[str]
@@ -157,7 +167,12 @@ def test_help_and_a_dry_run_without_network(
 @pytest.mark.cli
 @pytest.mark.usefixtures("one_thread")
 def test_recipes_push_their_model_at_the_end(
-    tone_folder: Path, tiny_checkpoint: str, tiny_codec: str, tmp_path: Path, hub_client: HubDouble
+    tone_folder: Path,
+    tiny_checkpoint: str,
+    tiny_codec: str,
+    tmp_path: Path,
+    hub_client: HubDouble,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     classifier = ["finetune", "--data.source", str(tone_folder), "--model.checkpoint", tiny_checkpoint]
     classifier += ["--output_dir", str(tmp_path / "classifier"), *PUSHED]
@@ -165,15 +180,20 @@ def test_recipes_push_their_model_at_the_end(
     network = ["pretrain", "--data.sources", f"[{tone_folder}]", "--model.codec", tiny_codec, *SMALL_NETWORK]
     network += ["--output_dir", str(tmp_path / "network"), *PUSHED]
     assert cli.main([*network, "--training.hub_model_id", "tester/network"]) == 0
-    for name, results in (("tester/tones", "result.json"), ("tester/network", "measures.json")):
+    for name, folder, results in (
+        ("tester/tones", "classifier", "result.json"),
+        ("tester/network", "network", "measures.json"),
+    ):
         repository = hub_client.model(name)
         assert repository.private
         assert repository.titles == ["Upload model"]
-        assert set(repository.files) >= MODEL | {results}
+        assert set(repository.files) >= MODEL | {results, "learning_curve.png"}
         assert not {"recipe.yaml", "training_args.bin"} & {*repository.files}
         texts = [content for path, content in repository.files.items() if not path.endswith(".safetensors")]
         assert not any(str(tmp_path).encode() in text or str(tone_folder).encode() in text for text in texts)
-        assert f'"{name}"'.encode() in repository.files["README.md"]
+        card = repository.files["README.md"].decode()
+        assert f'"{name}"' in card
+        run_example(card.replace(f'"{name}"', repr(str(tmp_path / folder))), tmp_path, monkeypatch)
 
 
 @pytest.mark.cli

@@ -29,6 +29,7 @@ COMMANDS = {
         "hf_audioformer.recipes.pretrain", "masked language modelling on the codes of unlabelled clips"
     ),
     "encode": Command("hf_audioformer.recipes.encode", "encode a data set once, into shards that training takes"),
+    "export": Command("hf_audioformer.recipes.export", "export a model to ONNX or torch.export, compared with torch"),
     "push": Command("hf_audioformer.recipes.push", "push a finished folder to the Hub, whole and in one commit"),
     "train-codec": Command("hf_audioformer.recipes.train_codec", "train a small neural codec on your audio"),
     "codec-report": Command("hf_audioformer.recipes.codec_report", "measure a codec made by train-codec"),

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
+from transformers import ASTFeatureExtractor
 
 from hf_audioformer import AudioFormerFeatureExtractor, AudioFormerForAudioClassification
 from hf_audioformer.training.checkpoints import save_final
@@ -14,6 +15,7 @@ from hf_audioformer.training.hub import CODE_FILES, check_folder, files_to_push,
 
 from ..fixtures_recipes import tiny_config
 from ..hub_double import HubDouble
+from .tiny_ast import make_model
 
 CARD = """---
 library_name: transformers
@@ -167,6 +169,21 @@ def test_code_travels_with_the_map_of_all_classes(folder: Path, hub_client: HubD
     with pytest.raises(ValueError, match="Transformers itself has the code of audio-spectrogram-transformer"):
         files_to_push(folder, "tester/tones", with_code=True)
     assert "auto_map" not in json.loads(bytes(files_to_push(folder, "tester/tones")["config.json"]))
+
+
+@pytest.mark.unit
+def test_an_ast_travels_without_codec_and_code(tmp_path: Path, hub_client: HubDouble) -> None:
+    folder = tmp_path / "ast"
+    save_final(make_model(), ASTFeatureExtractor(num_mel_bins=8, max_length=16), folder)
+    (folder / "README.md").write_text(CARD)
+    with pytest.raises(ValueError, match="Transformers itself has the code of audio-spectrogram-transformer"):
+        push_folder(folder, "tester/ast", with_code=True)
+    assert hub_client.requests == []
+    assert push_folder(folder, "tester/ast").is_new
+    files = hub_client.model("tester/ast").files
+    assert set(files) == {"README.md", "config.json", "preprocessor_config.json", "model.safetensors"}
+    for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
+        assert files[name] == (folder / name).read_bytes()
 
 
 @pytest.mark.fault

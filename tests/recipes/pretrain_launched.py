@@ -106,6 +106,7 @@ def main() -> None:
         sys.exit("a NaN among the weights was not noticed")
     if PartialState().is_main_process:
         (folder / "report.json").write_text(json.dumps(report))
+    PartialState().wait_for_everyone()  # one that leaves while another still writes can end by SIGABRT
     torch.distributed.destroy_process_group()
 
 

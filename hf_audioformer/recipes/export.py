@@ -359,10 +359,10 @@ def _scores(arguments: ExportArguments, model: PreTrainedModel, extractor: Any, 
 
 @contextmanager
 def _quiet_exporters() -> Iterator[None]:
-    """Silences what torch.onnx and onnxruntime's quantiser say of their own working."""
+    """Silences what torch.onnx, Transformers' exporters and onnxruntime's quantiser say of their own working."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "root")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+    with quiet_transformers(), warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         for logger in loggers:
             logger.setLevel(logging.ERROR)

@@ -19,6 +19,7 @@ MODEL_FILE, INT8_FILE, CODEC_FILE, SETTINGS_FILE = "model.onnx", "model_int8.onn
 LEVEL_FLOOR_DBFS = -80.0  # the quietest level that is lifted
 # torchaudio's resampling filter: zero crossings on each side, and where it begins to fall, relative to Nyquist.
 FILTER_WIDTH, ROLLOFF = 6, 0.99
+LARGEST_FILTER = 100_000_000  # weights; all rates in use need far fewer
 
 
 class Predictor:
@@ -93,11 +94,20 @@ class Predictor:
 
 
 def resample(waveform: np.ndarray, orig_rate: int, new_rate: int) -> np.ndarray:
-    """A waveform, float32 (samples,), at another rate in Hz, by the windowed sinc filter of torchaudio."""
+    """A waveform, float32 (samples,), at another rate in Hz, by the windowed sinc filter of torchaudio.
+
+    Raises:
+        ValueError: The rates have so small a common divisor that the filter would not fit into memory.
+    """
     if orig_rate == new_rate:
         return waveform
     common = math.gcd(orig_rate, new_rate)
     orig, new = orig_rate // common, new_rate // common
+    if orig * new > LARGEST_FILTER:
+        raise ValueError(
+            f"{orig_rate} and {new_rate} Hz have too small a common divisor ({common}) to resample; is {orig_rate} Hz "
+            "meant? Otherwise resample to a rate such as 16000 or 44100 first."
+        )
     cutoff = min(orig, new) * ROLLOFF
     width = math.ceil(FILTER_WIDTH * orig / cutoff)
     times = np.arange(-width, width + orig) / orig + np.arange(0, -new, -1)[:, None] / new

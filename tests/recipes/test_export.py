@@ -122,6 +122,8 @@ def test_clips_that_predict_cannot_take_are_refused(exported: Path, tmp_path: Pa
         predict(np.zeros(3_000, dtype=np.float32), 24_000)
     with pytest.raises(ValueError, match="NaN or infinite"):
         predict(np.full(30_000, np.nan), 24_000)
+    with pytest.raises(ValueError, match=r"44101 and 24000 Hz have too small a common divisor \(1\) to resample"):
+        predict(np.zeros(50_000, dtype=np.float32), 44_101)
     with pytest.raises(FileNotFoundError, match=r"predict\.json: no such file"):
         Predictor(tmp_path)
 

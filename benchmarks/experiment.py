@@ -278,6 +278,11 @@ def _with_candidates(
     """The stage with the trials of its candidates, on which its key and its start depend."""
     if choice.over not in grid:
         raise ValueError(f"{label}: choose.over is {choice.over!r}; the grid has {', '.join(grid)}")
+    if not 1 <= choice.num_inner < len(grid[choice.over]):
+        raise ValueError(
+            f"{label}: choose.num_inner is {choice.num_inner}; {choice.over} has {len(grid[choice.over])} values, of "
+            "which one is tested"
+        )
     own = grid[choice.over].index(values[choice.over])
     inner = [grid[choice.over][(own + step) % len(grid[choice.over])] for step in range(1, choice.num_inner + 1)]
     candidates = []

@@ -108,19 +108,28 @@ def write_tables(
     experiments: Sequence[Experiment], runs: Mapping[str, Sequence[Run]], output_dir: Path, results: Path | None
 ) -> None:
     """Prints each experiment's table and leaves it as `NAME.md`, with every single run in `NAME.json`; records that are
-    there already and belong to other seeds or variants are kept."""
+    there already are kept, unless they are of the same run with other settings."""
     for experiment in experiments:
         of_experiment = runs[experiment.name]
         text = table(experiment, of_experiment)
-        records = {record["key"]: record for record in read_records(experiment, results)}
-        records |= {run.key: run.record for run in of_experiment if run.finished}
-        for folder, suffix, content in (
-            (output_dir, ".md", text),
-            (results or output_dir, ".json", json.dumps(list(records.values()), indent=1)),
-        ):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / experiment.name).with_suffix(suffix).write_text(content + "\n", encoding="utf-8")
+        records = {_which(record): record for record in read_records(experiment, results)}
+        records |= {_which(run.record): run.record for run in of_experiment if run.finished}
+        _write(output_dir / f"{experiment.name}.md", text)
+        _write((results or output_dir) / f"{experiment.name}.json", json.dumps(list(records.values()), indent=1))
         print(f"\n{text}", flush=True)
+
+
+def _which(record: Mapping[str, Any]) -> str:
+    """Variant, seed and cell of a record."""
+    return json.dumps({name: value for name, value in record.items() if name not in ("key", "chosen", "measures")})
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file in one atomic step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text + "\n", encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def _chosen(experiment: Experiment, options: argparse.Namespace) -> Experiment:

@@ -118,11 +118,6 @@ class SpectrogramAugmentation:
         if not 0 <= self.patch_dropout < 1:
             raise ValueError(f"patch_dropout is {self.patch_dropout}; it must be at least 0 and below 1")
 
-    @property
-    def changes_sound(self) -> bool:
-        """Whether the sound itself of a clip is changed, apart from what is mixed in."""
-        return (self.gain_db, self.speed, self.shift, self.noise_snr_db) != ((0.0, 0.0), (1.0, 1.0), 0.0, None)
-
     def draw(self, seed: int, epoch: int, clip_index: int, num_clips: int) -> SpectrogramChange:
         """The change of a clip in an epoch; partners are any of `num_clips`, also itself, as in the official code."""
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, clip_index])))

@@ -102,7 +102,7 @@ def _read_folder(
     if (folder / "metadata.csv").is_file():
         return _read_csv(folder / "metadata.csv", audio_column, audio_root)
     files = _audio_files(folder)
-    if not needs_labels and any(_folder_and_class(folder, file)[1] is None for file in files):
+    if not needs_labels and all(_folder_and_class(folder, file)[1] is None for file in files):
         return _dataset_of_rows([_file_row(folder, file) for file in files])
     rows = [_folder_row(folder, file) for file in files]
     if not rows:
@@ -168,7 +168,7 @@ def _folder_row(folder: Path, path: Path) -> dict[str, Any]:
     if label is None:
         raise ValueError(
             f"{path}: cannot tell its class; without metadata.csv files must lie in {folder}/<class>/ or "
-            f"{folder}/<split>/<class>/"
+            f"{folder}/<split>/<class>/, all of them"
         )
     row = _file_row(folder, path) | {"label": label}
     return row if split is None else row | {"split": split}

@@ -159,4 +159,6 @@ class SpectrogramDataset(Dataset):
 
 def _as_rows(targets: np.ndarray, num_classes: int) -> np.ndarray:
     """Labels as float32 (clips, classes)."""
-    return np.eye(num_classes, dtype=np.float32)[targets] if targets.ndim == 1 else targets.astype(np.float32)
+    return (
+        np.eye(num_classes, dtype=np.float32)[targets] if targets.ndim == 1 else targets.astype(np.float32, copy=False)
+    )

@@ -9,7 +9,13 @@ from torch.utils.data import Dataset
 
 from .spectrogram_dataset import SpectrogramDataset
 
-__all__ = ["WindowedDataset", "mean_scores"]
+__all__ = ["WindowedDataset", "check_overlap", "mean_scores"]
+
+
+def check_overlap(overlap: float) -> None:
+    """Raises a ValueError if windows cannot overlap by this share."""
+    if not 0 <= overlap < 1:
+        raise ValueError(f"overlap is {overlap}; it must be at least 0 and below 1")
 
 
 class WindowedDataset(Dataset):
@@ -31,8 +37,7 @@ class WindowedDataset(Dataset):
     """
 
     def __init__(self, dataset: SpectrogramDataset, overlap: float = 0.5):
-        if not 0 <= overlap < 1:
-            raise ValueError(f"overlap is {overlap}; it must be at least 0 and below 1")
+        check_overlap(overlap)
         if dataset.augmentation is not None:
             raise ValueError("dataset has augmentation; windows are for evaluation, give one without")
         self.dataset = dataset

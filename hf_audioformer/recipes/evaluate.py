@@ -27,7 +27,7 @@ from ..data.collators import CodeCollator
 from ..data.spectrogram_collator import SpectrogramCollator
 from ..data.spectrogram_dataset import SpectrogramDataset
 from ..data.waveform_cache import WaveformCache
-from ..data.windows import WindowedDataset, mean_scores
+from ..data.windows import WindowedDataset, check_overlap, mean_scores
 from ..metrics import class_probabilities
 from ..models.ast.tokens_ast import keep_tokens
 from ..models.audioformer.waveform_audioformer import resample
@@ -57,6 +57,9 @@ class EvaluationClips(ReadingArguments):
     ignore_padding: bool = field(
         default=False, metadata={"help": "leave out the padding of shorter clips, for an AST trained so"}
     )
+
+    def __post_init__(self) -> None:
+        check_overlap(self.window_overlap)
 
 
 @dataclass(frozen=True)

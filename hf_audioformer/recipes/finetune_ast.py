@@ -20,7 +20,7 @@ from ..data.spectrogram_collator import SpectrogramCollator
 from ..data.spectrogram_dataset import SpectrogramDataset
 from ..data.splits import Split, make_splits
 from ..data.waveform_cache import WaveformCache
-from ..data.windows import WindowedDataset, mean_scores
+from ..data.windows import WindowedDataset, check_overlap, mean_scores
 from ..models.ast.tokens_ast import keep_tokens
 from ..training.adaptation import AdaptationArguments, adapt, merge_lora
 from ..training.arguments import parse_config
@@ -78,6 +78,9 @@ class SpectrogramClips(TrainingClips):
         default=0.5,
         metadata={"help": "clips longer than the model reads are tested in windows that share this much, in [0, 1)"},
     )
+
+    def __post_init__(self) -> None:
+        check_overlap(self.window_overlap)
 
 
 @dataclass(frozen=True)

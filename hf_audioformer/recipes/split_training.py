@@ -275,7 +275,9 @@ class _TestEachEpoch(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        should_log = control.should_log  # logging here sets it back, and the epoch's loss is still to be logged
         self.trainer.log({TEST_SCORE: self.score()})
+        control.should_log = should_log
 
 
 def _recipe(arguments: SplitTrainingArguments) -> str:

@@ -66,6 +66,10 @@ class ASTModelArguments:
                 f"model.random_weights is true, with model.checkpoint {self.checkpoint!r} and model.keep_labels "
                 f"{self.keep_labels}; random weights take nothing from a checkpoint"
             )
+        for name in ("hidden_dropout", "attention_dropout", "label_smoothing"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ValueError(f"model.{name} is {value}; it must be at least 0 and below 1")
         chosen = [name for name in SIZES if getattr(self, name) is not None]
         if chosen and not self.random_weights:
             raise ValueError(

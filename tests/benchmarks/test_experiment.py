@@ -199,3 +199,5 @@ def test_a_recorded_run_is_finished_as_long_as_its_settings_are_the_same(tmp_pat
 def test_a_choice_is_over_a_variable_of_the_grid(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"choose\.over is 'speaker'; the grid has fold"):
         plan(experiment(one=[replace(RANDOM, choose=replace(CHOICE, over="speaker"))]), tmp_path)
+    with pytest.raises(ValueError, match=r"choose.num_inner is 2; fold has 2 values, of which one is tested"):
+        plan(experiment(one=[replace(RANDOM, choose=CHOICE)]), tmp_path)

@@ -78,6 +78,13 @@ def test_sound_without_labels(write: Write) -> None:
             read_clips(source)
 
 
+@pytest.mark.fault
+def test_one_file_outside_the_class_folders_does_not_drop_all_labels(write: Write) -> None:
+    folder = write(**{"dog/a.wav": None, "cat/b.wav": None, "stray.wav": None})
+    with pytest.raises(ValueError, match=r"stray.wav: cannot tell its class"):
+        read_clips(folder, needs_labels=False)
+
+
 @pytest.mark.unit
 def test_labels_that_are_not_needed_are_read_where_they_are(write: Write) -> None:
     clips = read_clips(write(**{"dog/a.wav": None, "cat/b.wav": None}), needs_labels=False)

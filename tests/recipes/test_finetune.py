@@ -191,7 +191,9 @@ def test_testing_after_each_epoch_is_reported_apart_and_changes_nothing(
     arguments = replace(two_folds, training=FAST | {"num_train_epochs": 3, "learning_rate": 1e-2})
     plain = finetune.run(replace(arguments, output_dir=str(tmp_path / "plain")))
     asked = replace(arguments, report_official_epoch=True)
+    capfd.readouterr()
     expected = finetune.run(replace(asked, output_dir=str(tmp_path / "unbroken")))
+    assert capfd.readouterr().out.count("  loss ") == 2 * 3  # of each epoch in both folds, as without
     interrupted(asked, 5, monkeypatch)
     capfd.readouterr()
     results = finetune.run(replace(asked, resume=True))

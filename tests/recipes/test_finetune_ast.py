@@ -334,6 +334,14 @@ def test_bad_clips_are_named_or_left_out(
 
 
 @pytest.mark.fault
+def test_settings_out_of_range_are_refused_before_anything_is_read() -> None:
+    with pytest.raises(ValueError, match=r"overlap is 1.0; it must be at least 0 and below 1"):
+        SpectrogramClips("clips", window_overlap=1.0)
+    with pytest.raises(ValueError, match=r"model.label_smoothing is 1.5; it must be at least 0 and below 1"):
+        replace(SMALL, label_smoothing=1.5)
+
+
+@pytest.mark.fault
 def test_silence_and_patience_without_validation_are_refused(arguments: FinetuneASTArguments, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="early_stopping_patience needs validation clips"):
         finetune_ast.run(replace(arguments, split=SplitArguments(validation_fraction=0.0), early_stopping_patience=1))

@@ -21,7 +21,7 @@ from .stored_codes import StoredCodes
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["AUDIO_SUFFIXES", "read_clips"]
+__all__ = ["AUDIO_SUFFIXES", "read_clips", "sound_files"]
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"})
 UNREADABLE_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp"})
@@ -143,13 +143,21 @@ def _known_rows(folder: Path, clip_list: ClipList) -> list[dict[str, Any]]:
 
 def _audio_files(folder: Path) -> list[Path]:
     """The audio files below a folder, hidden ones left out, in the order of their names."""
-    paths = sorted(
-        path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(folder).parts)
-    )
+    paths = sound_files(folder)
     for path in paths:
         if path.suffix.lower() in UNREADABLE_SUFFIXES:
             raise ValueError(f"{path}: {path.suffix} cannot be read; convert it to wav or flac")
-    return [path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES]
+    return paths
+
+
+def sound_files(folder: Path) -> list[Path]:
+    """All files below a folder that are named as sound, also as sound that cannot be read; hidden ones left out."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in AUDIO_SUFFIXES | UNREADABLE_SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
 
 
 def _file_row(folder: Path, path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from .spectrogram_dataset import SpectrogramDataset
 
-__all__ = ["WindowedDataset", "check_overlap", "mean_scores"]
+__all__ = ["WindowedDataset", "check_overlap", "mean_scores", "window_starts"]
 
 
 def check_overlap(overlap: float) -> None:
@@ -43,7 +43,7 @@ class WindowedDataset(Dataset):
         self.dataset = dataset
         length = dataset.extractor.max_length
         step = max(1, round(length * (1 - overlap)))
-        starts = [_starts(dataset.num_frames(index), length, step) for index in range(len(dataset))]
+        starts = [window_starts(dataset.num_frames(index), length, step) for index in range(len(dataset))]
         self.clip_of_window = np.repeat(np.arange(len(dataset)), [len(of_clip) for of_clip in starts])
         self._starts = [start for of_clip in starts for start in of_clip]
 
@@ -85,6 +85,6 @@ def mean_scores(logits: np.ndarray, clip_of_window: np.ndarray) -> np.ndarray:
     return (sums / windows[:, None]).astype(logits.dtype)
 
 
-def _starts(frames: int, length: int, step: int) -> list[int]:
-    """The first frame of each window of a clip."""
-    return [*range(0, frames - length, step), max(0, frames - length)]
+def window_starts(total: int, length: int, step: int) -> list[int]:
+    """The first frame (or sample) of each window of a clip: one every `step`, and the last one ends with the clip."""
+    return [*range(0, total - length, step), max(0, total - length)]

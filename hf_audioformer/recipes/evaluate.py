@@ -11,13 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import (
-    ASTFeatureExtractor,
-    ASTForAudioClassification,
-    AutoFeatureExtractor,
-    AutoModelForAudioClassification,
-    PreTrainedModel,
-)
+from transformers import ASTForAudioClassification, PreTrainedModel
 
 from .. import AudioFormerFeatureExtractor
 from ..audio.ast_features import ASTLogMelFeatureExtractor
@@ -28,11 +22,11 @@ from ..data.spectrogram_collator import SpectrogramCollator
 from ..data.spectrogram_dataset import SpectrogramDataset
 from ..data.waveform_cache import WaveformCache
 from ..data.windows import WindowedDataset, check_overlap, mean_scores
+from ..inference.loading import choose_device, load_classifier
 from ..metrics import class_probabilities
 from ..models.ast.tokens_ast import keep_tokens
 from ..models.audioformer.waveform_audioformer import resample
 from ..training.arguments import parse_config
-from ..training.console import quiet_transformers
 from ..training.launch import check_launch
 from .evaluation_report import METRICS_FILE, ScoredClips, measure, summary, write_report
 from .inputs import ReadingArguments, SubsetArguments, read, subset
@@ -136,7 +130,7 @@ def score(clips: ClipTable, source: str, arguments: EvaluateArguments) -> ModelS
     Raises:
         ValueError: The model is no classifier, or a clip cannot be read.
     """
-    model, extractor = load_classifier(source, _device(arguments.device))
+    model, extractor = load_classifier(source, choose_device(arguments.device))
     config: Any = model.config
     names = [config.id2label[index] for index in range(config.num_labels)]
     targets_of_model(clips, names, config.problem_type)  # raises before anything is classified
@@ -176,31 +170,6 @@ def _of_mean_probabilities(logits: Sequence[np.ndarray], *, multi_label: bool) -
         return np.log(np.maximum(np.mean(probabilities, axis=0), np.finfo(np.float64).tiny))
 
     return log_of_mean(1) - log_of_mean(-1) if multi_label else log_of_mean(1)
-
-
-def load_classifier(source: str, device: torch.device) -> tuple[PreTrainedModel, Any]:
-    """A classifier in float32 on the device, ready to evaluate, and its feature extractor; that of an AST is ours.
-
-    Raises:
-        ValueError: The checkpoint has no trained classifier, or one for regression.
-    """
-    with quiet_transformers():
-        extractor = AutoFeatureExtractor.from_pretrained(source)
-        model, info = AutoModelForAudioClassification.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
-        )
-        if isinstance(extractor, AudioFormerFeatureExtractor):
-            extractor.load_codec(device)
-        if isinstance(extractor, ASTFeatureExtractor):
-            extractor = ASTLogMelFeatureExtractor.from_pretrained(source)
-    if info["missing_keys"]:
-        raise ValueError(
-            f"model is {source}, which holds no trained classifier (missing {sorted(info['missing_keys'])[0]}); train "
-            "one with hf-audioformer finetune or finetune-ast"
-        )
-    if model.config.problem_type == "regression":
-        raise ValueError(f"model is {source}, which predicts numbers, not classes; classifiers are evaluated here")
-    return model.to(device).eval(), extractor
 
 
 def targets_of_model(clips: ClipTable, names: Sequence[str], problem_type: str | None) -> np.ndarray:
@@ -323,8 +292,3 @@ def _features(clips: ClipTable, index: int, extractor: Any) -> dict[str, Tensor]
 
 def _chunks(indices: Sequence[int], size: int) -> Iterator[list[int]]:
     return (list(indices[start : start + size]) for start in range(0, len(indices), size))
-
-
-def _device(name: str | None) -> torch.device:
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return torch.device(name) if name else accelerator or torch.device("cpu")

@@ -28,14 +28,15 @@ from transformers import (
 )
 
 from .. import AudioFormerFeatureExtractor, AudioFormerForAudioClassification, AudioFormerForMaskedLM
+from ..inference.loading import load_classifier
 from ..models.audioformer.codec_audioformer import AudioCodec
 from ..models.audioformer.modeling_audioformer import STATISTICS_LAGS
 from ..training.arguments import parse_config
 from ..training.console import quiet_transformers
 from . import onnx_predict
-from .evaluate import EvaluateArguments, EvaluationClips, classify, load_classifier, targets_of_model
+from .evaluate import EvaluateArguments, EvaluationClips, classify, targets_of_model
 from .evaluation_report import ScoredClips, measure
-from .inputs import SubsetArguments, read, subset
+from .inputs import SubsetArguments, read, subset, with_names
 from .onnx_codec import can_export_codec, export_codec, save_lean, shortest_samples
 from .onnx_predict import CODEC_FILE, INT8_FILE, MODEL_FILE, SETTINGS_FILE
 
@@ -77,8 +78,7 @@ class ExportArguments:
 
 def main(argv: list[str]) -> None:
     """Runs the command; MODEL may be given without its name."""
-    named = ["--model", *argv] if argv and not argv[0].startswith("-") else argv
-    run(parse_config(ExportArguments, named, description=__doc__ or ""))
+    run(parse_config(ExportArguments, with_names(argv, "model"), description=__doc__ or ""))
 
 
 def run(arguments: ExportArguments) -> dict[str, Any]:

@@ -1,15 +1,28 @@
-"""What several recipes start from: labelled clips, and the feature extractor of a checkpoint."""
+"""What several recipes start from: words of the command line, clips, and the feature extractor of a checkpoint."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from transformers import AutoFeatureExtractor
 
 from .. import AudioFormerFeatureExtractor
 from ..data import ClipTable, read_clips
+from ..data.readers import sound_files
 from ..training.console import quiet_transformers
 
-__all__ = ["ReadingArguments", "SubsetArguments", "TrainingClips", "load_extractor", "read", "subset"]
+__all__ = [
+    "ReadingArguments",
+    "SubsetArguments",
+    "TrainingClips",
+    "files_of",
+    "load_extractor",
+    "read",
+    "subset",
+    "with_names",
+]
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,46 @@ def subset(clips: ClipTable, split: SubsetArguments) -> ClipTable:
             f"split.values: no clip has {missing[0]!r} in column {split.column!r}; there are {sorted(set(found))[:10]}"
         )
     return clips.select([index for index, value in enumerate(found) if value in map(str, split.values)])
+
+
+def with_names(argv: Sequence[str], *names: str, rest: str | None = None) -> list[str]:
+    """The words of a command line without `--`, as values of options: one for each of `names`, in their order, and a
+    list of the others for `rest`; `A B --x 1 C` with the names a, b and rest c becomes `--a A --b B --c ["C"] --x 1`.
+    """
+    words, options, tokens = [], [], iter(argv)
+    for token in tokens:
+        if not token.startswith("-"):
+            words.append(token)
+        elif token in ("--help", "-h") or "=" in token:
+            options.append(token)
+        else:
+            options += [token, *([value] if (value := next(tokens, None)) is not None else [])]
+    named = [word for pair in zip((f"--{name}" for name in names), words, strict=False) for word in pair]
+    others = words[len(names) :]
+    if rest is None or not others:
+        return [*named, *others, *options]
+    return [*named, f"--{rest}", json.dumps(others, ensure_ascii=False), *options]
+
+
+def files_of(sources: Sequence[str]) -> list[str]:
+    """The files that `sources` name: files themselves, and all sound files below folders.
+
+    Raises:
+        FileNotFoundError: A source is neither a file nor a folder.
+        ValueError: There is no source, or no sound file in a folder.
+    """
+    if not sources:
+        raise ValueError("no sound is named: give files or folders")
+    files: list[str] = []
+    for source in sources:
+        path = Path(source)
+        if not path.exists():
+            raise FileNotFoundError(f"{source}: there is no such file or folder")
+        found = [str(file) for file in sound_files(path)] if path.is_dir() else [source]
+        if not found:
+            raise ValueError(f"{source}: there is no sound file in this folder or below it")
+        files += found
+    return files
 
 
 def load_extractor(checkpoint: str, argument: str) -> AudioFormerFeatureExtractor:

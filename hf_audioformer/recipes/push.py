@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..training.arguments import parse_config
 from ..training.hub import check_folder, files_to_push, push_folder
+from .inputs import with_names
 
 __all__ = ["PushArguments", "main"]
 
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> None:
         FileNotFoundError, ValueError: The folder is not fit to be pushed; the message says what to change.
         ConnectionError: The Hub refused, failed or could not be reached.
     """
-    arguments = parse_config(PushArguments, _with_names(argv), description=__doc__ or "")
+    arguments = parse_config(PushArguments, with_names(argv, "folder", "repo"), description=__doc__ or "")
     folder = Path(arguments.folder)
     if arguments.dry_run:
         check_folder(folder)
@@ -56,16 +57,6 @@ def main(argv: list[str]) -> None:
     visibility = "private" if pushed.private else "public"
     what = f"is now in {pushed.repo_id}" if pushed.is_new else f"was in {pushed.repo_id} already, nothing changed"
     print(f"{folder} {what} ({visibility}): {pushed.url}")
-
-
-def _with_names(argv: list[str]) -> list[str]:
-    """`FOLDER REPO ...` as `--folder FOLDER --repo REPO ...`."""
-    named: list[str] = []
-    rest = list(argv)
-    for name in ("folder", "repo"):
-        if rest and not rest[0].startswith("-"):
-            named += [f"--{name}", rest.pop(0)]
-    return [*named, *rest]
 
 
 def _list(folder: Path, arguments: PushArguments) -> None:

@@ -61,7 +61,11 @@ def _classify_one(folder: str) -> None:
 
 def _how_to_load(folder: Path) -> str:
     return f"""
-The checkpoint in {folder}/ holds the model, its feature extractor, the codec and a card. Load it anywhere:
+The checkpoint in {folder}/ holds the model, its feature extractor, the codec and a card. Label sound files with it:
+
+    hf-audioformer predict {folder} clip.wav
+
+or load it anywhere:
 
     import hf_audioformer
     from transformers import pipeline

@@ -14,7 +14,7 @@ from hf_audioformer.audio.spectrogram_augment import SpectrogramAugmentation
 from hf_audioformer.data import read_clips
 from hf_audioformer.data.spectrogram_dataset import SpectrogramDataset
 from hf_audioformer.data.waveform_cache import WaveformCache
-from hf_audioformer.data.windows import WindowedDataset, _starts, mean_scores
+from hf_audioformer.data.windows import WindowedDataset, mean_scores, window_starts
 
 RATE = 16_000
 FRAMES = [10, 33, 20, 21]
@@ -70,7 +70,7 @@ def test_clips_that_fit_are_as_in_the_data_set(dataset: SpectrogramDataset) -> N
 @given(st.integers(1, 300), st.integers(1, 50), st.integers(1, 50))
 def test_every_frame_is_in_a_window_and_none_is_there_twice(frames: int, length: int, step: int) -> None:
     step = min(step, length)
-    starts = _starts(frames, length, step)
+    starts = window_starts(frames, length, step)
     assert len(set(starts)) == len(starts)
     assert starts == sorted(starts)
     heard = {frame for start in starts for frame in range(start, min(start + length, frames))}

@@ -1,0 +1,7 @@
+"""What a trained checkpoint says of sound: scores, events, embeddings, filled gaps, surprise."""
+
+from .classifier import AudioClassifier, ClipScores
+from .events import Event, find_events, score_track
+from .front_end import FrontEnd, Sound
+
+__all__ = ["AudioClassifier", "ClipScores", "Event", "FrontEnd", "Sound", "find_events", "score_track"]

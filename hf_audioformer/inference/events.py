@@ -1,0 +1,66 @@
+"""Scores along time, and the stretches in which a class is heard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["Event", "find_events", "score_track"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """A stretch of a clip, in seconds, in which a class scores at least the threshold; `score` is its highest there."""
+
+    label: str
+    start_seconds: float
+    end_seconds: float
+    score: float
+
+
+def score_track(window_scores: np.ndarray, centres: np.ndarray, hop_seconds: float, seconds: float) -> np.ndarray:
+    """Scores of steps of `hop_seconds` along a clip, (steps, classes): each step has those of the window whose centre
+    is nearest to the step's own (of two as near, the earlier).
+
+    Step k is the time from k * hop to (k + 1) * hop; there are ceil(seconds / hop) of them, and the last one may end
+    after the clip.
+
+    Args:
+        window_scores: (windows, classes), in the order of their centres.
+        centres: Of the windows, in seconds, (windows,).
+        hop_seconds: From step to step.
+        seconds: Length of the clip.
+    """
+    steps = max(1, int(np.ceil(round(seconds / hop_seconds, 6))))
+    middles = (np.arange(steps) + 0.5) * hop_seconds
+    nearest = np.abs(middles[:, None] - centres[None, :]).argmin(axis=1)
+    return window_scores[nearest]
+
+
+def find_events(
+    track: np.ndarray, labels: Sequence[str], hop_seconds: float, seconds: float, threshold: float
+) -> list[Event]:
+    """The stretches of steps whose score is at least `threshold`, class by class, in the order of their start.
+
+    Args:
+        track: (steps, classes), as `score_track` gives it.
+        labels: Names of the classes.
+        hop_seconds: From step to step.
+        seconds: Length of the clip, where the last event ends at the latest.
+        threshold: In [0, 1].
+
+    Raises:
+        ValueError: `threshold` is out of range.
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold}; it must lie between 0 and 1, as scores do")
+    events = []
+    for label, scores in zip(labels, track.T, strict=True):
+        heard = np.concatenate([[False], scores >= threshold, [False]])
+        changes = np.flatnonzero(heard[1:] != heard[:-1])
+        for first, end in changes.reshape(-1, 2).tolist():
+            score = float(scores[first:end].max())
+            events.append(Event(label, first * hop_seconds, min(end * hop_seconds, seconds), score))
+    return sorted(events, key=lambda event: (event.start_seconds, -event.score))

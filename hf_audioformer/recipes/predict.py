@@ -1,0 +1,189 @@
+"""Labels sound files by an audio classifier: AudioFormer, AST, Wav2Vec2, HuBERT, Whisper, ...
+
+    hf-audioformer predict MODEL FILES|FOLDERS ...                      the best labels of each clip
+    hf-audioformer predict MODEL FILES|FOLDERS ... --timestamps 0.5     and when each is heard, in steps of 0.5 s
+    hf-audioformer predict MODEL FILES|FOLDERS ... --json FILE --csv FILE
+
+Clips may have any length, rate and format that soundfile reads (wav, flac, ogg, opus, mp3). One longer than a window is
+heard in windows that overlap by half, and its scores are those of the mean of their logits. Results are written as they
+come, so that none is lost when the command is stopped. Files that cannot be used are named and left out; the exit code
+is then 1.
+
+--json writes one object per line and clip (JSON Lines): file, seconds, scores; with --timestamps also events and
+track, the scores of every class, one per step. --csv writes a line per clip and label; with --timestamps a line per
+event.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from ..inference.classifier import AudioClassifier, ClipScores
+from ..inference.front_end import longest_window
+from ..inference.loading import choose_device, load_classifier
+from ..training.arguments import parse_config
+from .inputs import files_of, with_names
+
+__all__ = ["PredictArguments", "main", "run"]
+
+# Heard at a time where events are looked for; longer windows are surer of the class and less so of the time.
+EVENT_WINDOW_SECONDS = 2.0
+
+Write = Callable[[str, ClipScores], None]
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """All settings of the command."""
+
+    model: str = field(metadata={"help": "folder or Hub id of an audio classifier"})
+    sources: list[str] = field(metadata={"help": "sound files, and folders of them"})
+    top: int = field(default=5, metadata={"help": "how many labels of each clip"})
+    timestamps: float | None = field(
+        default=None, metadata={"help": "seconds from score to score along time; also says when each label is heard"}
+    )
+    threshold: float = field(
+        default=0.5, metadata={"help": "with timestamps: a label is heard where it scores so much"}
+    )
+    window: float | None = field(
+        default=None,
+        metadata={
+            "help": "seconds heard at a time; by default as long as the model reads, or 30; with timestamps "
+            f"{EVENT_WINDOW_SECONDS:g}"
+        },
+    )
+    ignore_padding: bool = field(
+        default=False, metadata={"help": "leave out the padding of shorter clips, for an AST trained so"}
+    )
+    json: str | None = field(default=None, metadata={"help": "file for the results, one JSON object per line"})
+    csv: str | None = field(default=None, metadata={"help": "file for the results as a table"})
+    batch_size: int = field(default=8, metadata={"help": "windows classified together; changes nothing but speed"})
+    device: str | None = field(default=None, metadata={"help": "cpu, cuda, ...; the accelerator if there is one"})
+    overwrite: bool = field(default=False, metadata={"help": "replace the files of json and csv"})
+
+    def __post_init__(self) -> None:
+        if self.top < 1 or self.batch_size < 1:
+            raise ValueError(f"top and batch_size must be at least 1, found {self.top} and {self.batch_size}")
+        if not 0 <= self.threshold <= 1:
+            raise ValueError(f"threshold is {self.threshold}; it must lie between 0 and 1, as scores do")
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command; MODEL and the files may be given without their names."""
+    run(parse_config(PredictArguments, with_names(argv, "model", rest="sources"), description=__doc__ or ""))
+
+
+def run(arguments: PredictArguments) -> None:
+    """Prints the best labels of each clip, and writes what the arguments ask for.
+
+    Raises:
+        FileNotFoundError: A source does not exist.
+        FileExistsError: A result file exists, and `overwrite` is not set.
+        ValueError: The model is no classifier, an argument is out of range, or, at the end, some clips were left out.
+    """
+    files = files_of(arguments.sources)
+    for target in filter(None, (arguments.json, arguments.csv)):
+        if Path(target).exists() and not arguments.overwrite:
+            raise FileExistsError(f"{target} exists. Replace it with --overwrite true, or name another.")
+    classifier = _load(arguments)
+    failures = 0
+    with ExitStack() as stack:
+        writers = [stack.enter_context(writer) for writer in _writers(arguments)]
+        bar = stack.enter_context(_bar(len(files)))
+        for name, result in classifier.each(files, heard=bar.update):
+            if isinstance(result, Exception):
+                failures += 1
+                tqdm.write(f"left out: {result if name in str(result) else f'{name}: {result}'}", file=sys.stderr)
+                continue
+            tqdm.write(_shown(name, result, arguments))
+            for write in writers:
+                write(name, result)
+    if failures:
+        raise ValueError(f"{failures} of {len(files)} clips could not be classified; they are named above")
+
+
+def _load(arguments: PredictArguments) -> AudioClassifier:
+    model, extractor = load_classifier(arguments.model, choose_device(arguments.device))
+    window = arguments.window
+    if window is None and arguments.timestamps is not None:
+        longest = longest_window(model, extractor)
+        window = (
+            EVENT_WINDOW_SECONDS if longest is None else min(EVENT_WINDOW_SECONDS, longest / extractor.sampling_rate)
+        )
+    return AudioClassifier(
+        model,
+        extractor,
+        batch_size=arguments.batch_size,
+        window_seconds=window,
+        hop_seconds=arguments.timestamps,
+        ignore_padding=arguments.ignore_padding,
+    )
+
+
+def _shown(name: str, result: ClipScores, arguments: PredictArguments) -> str:
+    lines = [f"{name}  ({result.seconds:.2f} s)"]
+    lines += [f"{guess['score']:8.4f}  {guess['label']}" for guess in result.top(arguments.top)]
+    if arguments.timestamps is not None:
+        events = result.events(arguments.threshold)
+        lines += ["  heard:" if events else f"  no label scores {arguments.threshold:g} anywhere"]
+        lines += [
+            f"    {event.start_seconds:8.2f} to {event.end_seconds:8.2f} s  {event.score:6.4f}  {event.label}"
+            for event in events
+        ]
+    return "\n".join(lines)
+
+
+def _writers(arguments: PredictArguments) -> Iterator[Any]:
+    if arguments.json is not None:
+        yield _json_writer(Path(arguments.json), arguments)
+    if arguments.csv is not None:
+        yield _csv_writer(Path(arguments.csv), arguments)
+
+
+@contextmanager
+def _json_writer(path: Path, arguments: PredictArguments) -> Iterator[Write]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", buffering=1) as file:
+
+        def write(name: str, result: ClipScores) -> None:
+            record: dict[str, Any] = {"file": name, "seconds": result.seconds, "scores": result.top(arguments.top)}
+            if arguments.timestamps is not None:
+                columns = zip(result.labels, result.track().T.round(6).tolist(), strict=True)
+                record["events"] = [asdict(event) for event in result.events(arguments.threshold)]
+                record["track"] = {"hop_seconds": result.hop_seconds, "scores": dict(columns)}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+        yield write
+
+
+@contextmanager
+def _csv_writer(path: Path, arguments: PredictArguments) -> Iterator[Write]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="", buffering=1) as file:
+        rows = csv.writer(file, lineterminator="\n")
+        times = [] if arguments.timestamps is None else ["start_seconds", "end_seconds"]
+        rows.writerow(["file", *times, "label", "score"])
+
+        def write(name: str, result: ClipScores) -> None:
+            if arguments.timestamps is None:
+                rows.writerows([name, guess["label"], guess["score"]] for guess in result.top(arguments.top))
+            else:
+                rows.writerows(
+                    [name, event.start_seconds, event.end_seconds, event.label, event.score]
+                    for event in result.events(arguments.threshold)
+                )
+
+        yield write
+
+
+def _bar(total: int) -> tqdm:
+    """A bar in clips; windows of a long one are parts of it."""
+    shape = "{l_bar}{bar}| {n:.1f}/{total} clips [{elapsed}<{remaining}]"
+    return tqdm(total=total, desc="classify", bar_format=shape, dynamic_ncols=True)

@@ -1,0 +1,168 @@
+"""Clips of one window get the pipeline's scores, longer ones those of a plain loop over windows, whatever the model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
+
+from hf_audioformer import AudioFormerFeatureExtractor
+from hf_audioformer.inference import AudioClassifier
+
+from ..fixtures_codec import varied_sound
+from .tiny_classifiers import audioformer, spectrogram_transformer, waveform_transformer, whisper
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+KINDS = ("audioformer", "ast", "wav2vec2", "whisper")
+RATE = {"audioformer": 24_000, "ast": 16_000, "wav2vec2": 16_000, "whisper": 16_000}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory, tiny_codec: str) -> dict[str, str]:
+    """A folder of each kind; the AudioFormer gives several labels. Not to be changed."""
+    extractor = AudioFormerFeatureExtractor.from_codec(tiny_codec, num_codebooks=2, rms_level_dbfs=-23.0)
+    folders = {kind: tmp_path_factory.mktemp(kind) for kind in KINDS}
+    return {
+        "audioformer": audioformer(folders["audioformer"], extractor, problem_type="multi_label_classification"),
+        "ast": spectrogram_transformer(folders["ast"]),
+        "wav2vec2": waveform_transformer(folders["wav2vec2"], problem_type="single_label_classification"),
+        "whisper": whisper(folders["whisper"]),
+    }
+
+
+def sound(seconds: float, rate: int = 16_000, seed: int = 0) -> dict[str, Any]:
+    return {"array": varied_sound(round(seconds * rate), seed).numpy(), "sampling_rate": rate}
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("kind", KINDS)
+def test_short_clips_get_the_scores_of_the_pipeline(kind: str, checkpoints: dict[str, str]) -> None:
+    """Of another rate, in a batch with others, and of a length that is no whole number of frames."""
+    clips = [sound(0.4), sound(0.5, 44_100, seed=1), sound(0.61, 8_000, seed=2), sound(0.4, seed=3)]
+    classifier = AudioClassifier.from_pretrained(checkpoints[kind], device="cpu", batch_size=3)
+    answers = pipeline("audio-classification", model=checkpoints[kind], device="cpu", top_k=4)
+    found = [result for _, result in classifier.each(clips)]
+    for clip, result in zip(clips, found, strict=True):
+        expected = answers(dict(clip))
+        assert [guess["label"] for guess in result.top(4)] == [guess["label"] for guess in expected]
+        scores = [guess["score"] for guess in expected]
+        assert [guess["score"] for guess in result.top(4)] == pytest.approx(scores, abs=1e-5)
+        assert result.seconds == pytest.approx(len(clip["array"]) / clip["sampling_rate"], abs=1e-3)
+        assert len(result.window_scores) == 1
+    assert not np.allclose(found[0].scores, found[3].scores, atol=1e-3)
+
+
+def logits_of(source: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The logits of one waveform, by the stock classes alone."""
+    model = AutoModelForAudioClassification.from_pretrained(source).eval()
+    extractor = AutoFeatureExtractor.from_pretrained(source)
+
+    @torch.no_grad()
+    def classify(waveform: np.ndarray) -> np.ndarray:
+        features = extractor(waveform, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+        return model(**features).logits[0].double().numpy()
+
+    return classify
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("kind", KINDS)
+def test_long_clips_get_the_mean_of_a_plain_loop_over_windows(kind: str, checkpoints: dict[str, str]) -> None:
+    """Windows of 0.5 s every 0.2 s, and the last one with the clip's end; in batches over clips and windows."""
+    rate, source = RATE[kind], checkpoints[kind]
+    clips = [sound(seconds, rate, seed) for seed, seconds in enumerate((1.27, 0.3, 0.9))]
+    classify = logits_of(source)
+    settings = {"window_seconds": 0.5, "hop_seconds": 0.2, "device": "cpu"}
+    classifier = AudioClassifier.from_pretrained(source, batch_size=4, **settings)
+    for clip, (_, result) in zip(clips, classifier.each(clips), strict=True):
+        samples, window, step = len(clip["array"]), rate // 2, rate // 5
+        last = max(0, samples - window)
+        if kind == "ast":  # frames of 25 ms every 10 ms; those that do not fit are dropped
+            window = 47 * 160 + 400
+            last = max(0, (samples - 400) // 160 - 47) * 160
+        starts = [*range(0, last, step), last]
+        windows = np.stack([classify(clip["array"][start : start + window]) for start in starts])
+        logits = np.vstack([windows.mean(0), windows])
+        if kind == "audioformer":
+            expected = 1 / (1 + np.exp(-logits))
+        else:
+            expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        np.testing.assert_allclose(result.scores, expected[0], atol=1e-5)
+        np.testing.assert_allclose(result.window_scores, expected[1:], atol=1e-5)
+        np.testing.assert_allclose(result.window_seconds[:, 0], np.array(starts) / rate)
+        assert result.window_seconds[-1, 1] == pytest.approx(min(last + window, samples) / rate)
+    alone = AudioClassifier.from_pretrained(source, batch_size=1, **settings)(clips[0])
+    ((_, batched), *_) = classifier.each(clips)
+    np.testing.assert_allclose(alone.window_scores, batched.window_scores, atol=1e-5)
+
+
+@pytest.mark.unit
+def test_events_are_where_the_windows_score(checkpoints: dict[str, str]) -> None:
+    classifier = AudioClassifier.from_pretrained(checkpoints["ast"], device="cpu", window_seconds=0.4, hop_seconds=0.1)
+    heard = classifier(sound(2.0))
+    track = heard.track()
+    assert track.shape == (20, 4)
+    nearest = np.abs(heard.window_seconds.mean(1)[None] - (np.arange(20)[:, None] + 0.5) / 10).argmin(1)
+    np.testing.assert_array_equal(track, heard.window_scores[nearest])
+    threshold = float(np.median(track.max(1)))
+    events = heard.events(threshold)
+    assert {event.label for event in events} <= set(heard.labels)
+    seconds = sum(event.end_seconds - event.start_seconds for event in events)
+    assert seconds == pytest.approx(0.1 * (track >= threshold).sum())
+
+
+@pytest.mark.fault
+def test_bad_clips_come_with_their_error_and_in_order(checkpoints: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    soundfile.write(tmp_path / "good.wav", sound(1.0)["array"], 16_000)
+    broken = sound(0.5)["array"].copy()
+    broken[7] = np.nan
+    clips: list[Any] = [
+        *(tmp_path / "bad.wav", tmp_path / "good.wav", tmp_path / "missing.wav", sound(0.0001)),
+        *({"array": broken, "sampling_rate": 16_000}, {"array": np.zeros((2, 9)), "sampling_rate": 16_000}),
+        sound(0.5),
+    ]
+    for kind in KINDS:
+        shares: list[float] = []
+        classifier = AudioClassifier.from_pretrained(checkpoints[kind], device="cpu", batch_size=2)
+        found = list(classifier.each(clips, heard=shares.append))
+        assert [name for name, _ in found] == [*map(str, clips[:3]), "clip 3", "clip 4", "clip 5", "clip 6"]
+        kinds = [type(result) for _, result in found]
+        assert [issubclass(kind, Exception) for kind in kinds] == [
+            True,
+            False,
+            True,
+            kind != "whisper",
+            True,
+            True,
+            False,
+        ]
+        assert "not readable as audio" in str(found[0][1])
+        assert isinstance(found[2][1], FileNotFoundError)
+        assert "samples that are NaN" in str(found[4][1])
+        assert "it must be mono" in str(found[5][1])
+        assert sum(shares) == pytest.approx(sum(not issubclass(kind, Exception) for kind in kinds))
+        with pytest.raises(ValueError, match="not readable as audio"):
+            classifier(clips[0])
+
+
+@pytest.mark.fault
+def test_settings_out_of_range_are_refused(checkpoints: dict[str, str]) -> None:
+    def classifier(kind: str = "ast", **settings: Any) -> None:
+        AudioClassifier.from_pretrained(checkpoints[kind], device="cpu", **settings)
+
+    with pytest.raises(
+        ValueError, match=r"window is 9 s; for this model it must be at least 0.025 and at most 0.655 s"
+    ):
+        classifier(window_seconds=9)
+    with pytest.raises(ValueError, match=r"hop is 0.7 s; it must be above 0 and no longer than a window, 0.5 s"):
+        classifier(window_seconds=0.5, hop_seconds=0.7)
+    with pytest.raises(ValueError, match=r"hop is 0 s; it must be above 0"):
+        classifier(hop_seconds=0)
+    with pytest.raises(ValueError, match="ignore_padding is for an AST"):
+        classifier("wav2vec2", ignore_padding=True)

@@ -25,6 +25,7 @@ COMMANDS = {
         "hf_audioformer.recipes.finetune_ast", "train an Audio Spectrogram Transformer on your labelled clips"
     ),
     "evaluate": Command("hf_audioformer.recipes.evaluate", "metrics, tables and figures of a classifier on your clips"),
+    "predict": Command("hf_audioformer.recipes.predict", "labels of sound files, and when each is heard"),
     "pretrain": Command(
         "hf_audioformer.recipes.pretrain", "masked language modelling on the codes of unlabelled clips"
     ),

@@ -1,0 +1,142 @@
+"""Where a model's tokens stand in time and, for the patches of an AST, in frequency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..audio.fbank import HOP_SECONDS, WINDOW_SECONDS
+from ..models.ast.positions_ast import patch_grid
+
+__all__ = ["TokenLayout", "layout_of"]
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """The tokens of one clip: special ones, then a grid of `rows` over frequency and `steps` over time, special ones.
+
+    The grid is flattened frequency-major, as an AST has it; of all other models it has one row.
+
+    Args:
+        step_seconds: From the middle of a step to the middle of the next.
+        first_seconds: The middle of the first step.
+        leading, trailing: Names of the special tokens before and behind the grid.
+        summary: Whether the leading tokens are what the model classifies by, as those of an AST.
+        first_row, row_step: The middle of the lowest row and the way to the next, in shares of the mel axis.
+    """
+
+    steps: int
+    step_seconds: float
+    first_seconds: float
+    rows: int = 1
+    leading: tuple[str, ...] = ()
+    trailing: tuple[str, ...] = ()
+    summary: bool = False
+    first_row: float = 0.5
+    row_step: float = 1.0
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.leading) + self.rows * self.steps + len(self.trailing)
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """The middle of each step, (steps,)."""
+        return self.first_seconds + self.step_seconds * np.arange(self.steps)
+
+    @property
+    def mel_extent(self) -> tuple[float, float]:
+        """Where the lowest row begins and the highest ends, in shares of the mel axis."""
+        start = self.first_row - self.row_step / 2
+        return start, start + self.rows * self.row_step
+
+    def steps_before(self, seconds: float) -> int:
+        """How many steps have their middle before a time; at least 1. A model that pads has more steps than that."""
+        return max(1, int(np.count_nonzero(self.seconds < seconds)))
+
+    def fold(self, values: np.ndarray, axis: int = -1) -> np.ndarray:
+        """The grid of values by token: an axis of tokens becomes two, rows and steps, and special tokens go.
+
+        Raises:
+            ValueError: The axis has another length than there are tokens.
+        """
+        axis %= values.ndim
+        if values.shape[axis] != self.num_tokens:
+            raise ValueError(f"axis {axis} of {values.shape} must have the {self.num_tokens} tokens of the layout.")
+        start = len(self.leading)
+        grid = values[(slice(None),) * axis + (slice(start, start + self.rows * self.steps),)]
+        return grid.reshape(*values.shape[:axis], self.rows, self.steps, *values.shape[axis + 1 :])
+
+
+def layout_of(
+    config: Any, extractor: Any, inputs: Mapping[str, Any], num_tokens: int, clip_seconds: float
+) -> TokenLayout:
+    """The layout of the tokens that an encoder makes of one clip.
+
+    It is exact for AudioFormer, AST, Whisper and encoders that convolve the waveform (Wav2Vec2, HuBERT, WavLM, ...);
+    of any other model the tokens are taken to lie evenly over the clip.
+
+    Args:
+        config: The model's configuration.
+        inputs: What the extractor made of the clip, a batch of one.
+        num_tokens: Tokens of the encoder's output.
+        clip_seconds: Length of the clip.
+    """
+    candidates = (
+        _audioformer_layout(config, extractor, inputs, num_tokens),
+        _ast_layout(config),
+        _whisper_layout(config, extractor),
+        _waveform_layout(config, extractor, num_tokens),
+    )
+    for layout in candidates:
+        if layout is not None and layout.num_tokens == num_tokens:
+            return layout
+    step = clip_seconds / num_tokens
+    return TokenLayout(num_tokens, step, step / 2)
+
+
+def _audioformer_layout(config: Any, extractor: Any, inputs: Mapping[str, Any], num_tokens: int) -> TokenLayout | None:
+    if config.model_type != "audioformer" or "input_ids" not in inputs:
+        return None
+    first_book = np.asarray(inputs["input_ids"][0]).reshape(num_tokens, -1)[:, 0]
+    leading = ("BOA",) if first_book[0] == config.boa_token_id else ()
+    trailing = ("EOA",) if first_book[-1] == config.eoa_token_id else ()
+    step = 1 / extractor.frame_rate
+    steps = num_tokens - len(leading) - len(trailing)
+    return TokenLayout(steps, step, step / 2, leading=leading, trailing=trailing)
+
+
+def _ast_layout(config: Any) -> TokenLayout | None:
+    """A patch hears its frames of 10 ms and the rest of the last one's window."""
+    if config.model_type != "audio-spectrogram-transformer":
+        return None
+    rows, steps = patch_grid(config)
+    patch_seconds = (config.patch_size - 1) * HOP_SECONDS + WINDOW_SECONDS
+    return TokenLayout(
+        *(steps, config.time_stride * HOP_SECONDS, patch_seconds / 2, rows),
+        leading=("class", "distillation"),
+        summary=True,
+        first_row=config.patch_size / 2 / config.num_mel_bins,
+        row_step=config.frequency_stride / config.num_mel_bins,
+    )
+
+
+def _whisper_layout(config: Any, extractor: Any) -> TokenLayout | None:
+    """Frames are centred on multiples of the hop, and the second convolution keeps every other one."""
+    if config.model_type != "whisper":
+        return None
+    return TokenLayout(config.max_source_positions, 2 * extractor.hop_length / extractor.sampling_rate, 0.0)
+
+
+def _waveform_layout(config: Any, extractor: Any, num_tokens: int) -> TokenLayout | None:
+    """The convolutions' common stride; a step's middle is that of the samples it hears."""
+    kernels, strides = getattr(config, "conv_kernel", None), getattr(config, "conv_stride", None)
+    if not isinstance(kernels, (list, tuple)) or not isinstance(strides, (list, tuple)):
+        return None
+    heard = 1 + sum((kernel - 1) * math.prod(strides[:index]) for index, kernel in enumerate(kernels))
+    rate = extractor.sampling_rate
+    return TokenLayout(num_tokens, math.prod(strides) / rate, heard / 2 / rate)

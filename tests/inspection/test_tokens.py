@@ -1,0 +1,79 @@
+"""Tokens stand where the models' own convolutions, patches and frames put them."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import ASTConfig, Wav2Vec2Config, WhisperConfig
+
+from hf_audioformer import AudioFormerConfig
+from hf_audioformer.inspection.tokens import TokenLayout, layout_of
+
+pytestmark = pytest.mark.unit
+
+
+def test_a_step_of_wav2vec2_lies_in_the_middle_of_the_samples_it_hears() -> None:
+    """The samples that the convolutions of the real kernels and strides read, by the gradient of each output."""
+    config = Wav2Vec2Config()
+    signal = torch.zeros(1, 1, 4000, requires_grad=True)
+    output = signal
+    for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+        output = torch.nn.functional.conv1d(output, torch.ones(1, 1, kernel), stride=stride)
+    layout = layout_of(config, SimpleNamespace(sampling_rate=16_000), {}, output.shape[-1], 0.25)
+    assert layout.steps == 12
+    for step in (0, 7):
+        (gradient,) = torch.autograd.grad(output[0, 0, step], signal, retain_graph=True)
+        heard = gradient[0, 0].nonzero().flatten().numpy()
+        assert layout.seconds[step] == pytest.approx((heard[0] + heard[-1] + 1) / 2 / 16_000)
+
+
+def test_patches_of_an_ast_lie_in_the_middle_of_their_frames() -> None:
+    config = ASTConfig(max_length=64, num_mel_bins=48, time_stride=10, frequency_stride=12)
+    layout = layout_of(config, None, {}, 2 + 3 * 5, 0.64)
+    assert (layout.rows, layout.steps, layout.leading) == (3, 5, ("class", "distillation"))
+    assert layout.seconds == pytest.approx(
+        [(10 * step * 0.010 + ((10 * step + 15) * 0.010 + 0.025)) / 2 for step in range(5)]
+    )
+
+
+def test_an_ast_is_folded_as_it_was_cut() -> None:
+    """A spectrogram whose cells name their frame and band, cut by the convolution of the patches."""
+    config = ASTConfig(max_length=64, num_mel_bins=48, time_stride=10, frequency_stride=12)
+    layout = layout_of(config, None, {}, 17, 0.64)
+    frames, bands = np.mgrid[:64, :48]
+    cells = torch.from_numpy(1000.0 * frames + bands)[None, None].float()
+    kernel = torch.zeros(1, 1, 16, 16)
+    kernel[..., 0, 0] = 1  # the first cell of each patch
+    # Transformers transposes the spectrogram to (bands, frames) and flattens what the convolution returns.
+    patches = torch.nn.functional.conv2d(cells.transpose(2, 3), kernel, stride=(12, 10)).flatten()
+    grid = layout.fold(np.concatenate([[-1, -2], patches.numpy()]))
+    assert grid.tolist() == [[1000.0 * 10 * step + 12 * row for step in range(5)] for row in range(3)]
+
+
+def test_whisper_steps_are_every_other_frame() -> None:
+    layout = layout_of(WhisperConfig(), SimpleNamespace(sampling_rate=16_000, hop_length=160), {}, 1500, 5.0)
+    assert layout.seconds[[0, 1, 1499]] == pytest.approx([0, 0.02, 29.98])
+    assert layout.steps_before(5.0) == 250
+
+
+@pytest.mark.parametrize("boundaries", [True, False])
+def test_frames_of_an_audioformer_and_its_boundary_tokens(boundaries: bool) -> None:
+    config = AudioFormerConfig(codebook_size=64)
+    codes = torch.zeros(1, 75 + 2 * boundaries, dtype=torch.long)
+    if boundaries:
+        codes[0, 0], codes[0, -1] = config.boa_token_id, config.eoa_token_id
+    layout = layout_of(config, SimpleNamespace(frame_rate=75.0), {"input_ids": codes}, codes.shape[1], 1.0)
+    assert (layout.leading, layout.trailing) == ((("BOA",), ("EOA",)) if boundaries else ((), ()))
+    assert layout.steps == 75
+    assert layout.seconds[[0, -1]] == pytest.approx([0.5 / 75, 1 - 0.5 / 75])
+
+
+def test_tokens_of_an_unknown_model_lie_evenly_over_the_clip() -> None:
+    layout = layout_of(SimpleNamespace(model_type="other"), None, {}, 10, 5.0)
+    assert layout.seconds == pytest.approx(np.arange(0.25, 5, 0.5))
+
+
+def test_a_fold_of_the_wrong_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="must have the 7 tokens"):
+        TokenLayout(6, 0.1, 0.0, leading=("x",)).fold(np.zeros((2, 6)))

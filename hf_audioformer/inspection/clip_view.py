@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,9 +160,8 @@ class ModelFacts:
     random_weights: int
 
 
-def model_facts(loaded: InspectedModel, traces: Sequence[Trace], model: str) -> ModelFacts:
-    """The facts of a model called `model`; shapes and seconds are those of the first trace."""
-    trace = traces[0]
+def model_facts(loaded: InspectedModel, trace: Trace, model: str) -> ModelFacts:
+    """The facts of a model called `model`, with the shapes and seconds of one clip."""
     config = loaded.model.config
     return ModelFacts(
         model=model,

@@ -65,7 +65,7 @@ def test_the_axis_ends_with_the_clip(name: str, traces: dict[str, Trace]) -> Non
 
 
 def facts(models: dict[str, InspectedModel], traces: dict[str, Trace], name: str) -> ModelFacts:
-    return model_facts(models[name], [traces[name]], name)
+    return model_facts(models[name], traces[name], name)
 
 
 def test_side_by_side(zoo: dict[str, str], models: dict[str, InspectedModel], traces: dict[str, Trace]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..draws import generator_of
 from .augment import AudioChange
 
 __all__ = ["SpectrogramAugmentation", "SpectrogramChange", "mix_log_mels", "mix_waveforms"]
@@ -120,7 +121,7 @@ class SpectrogramAugmentation:
 
     def draw(self, seed: int, epoch: int, clip_index: int, num_clips: int) -> SpectrogramChange:
         """The change of a clip in an epoch; partners are any of `num_clips`, also itself, as in the official code."""
-        random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, clip_index])))
+        random = generator_of(seed, epoch, clip_index)
         is_mixed = random.random() < self.mixup
         partner = int(random.integers(num_clips))
         weight = random.beta(self.mixup_concentration, self.mixup_concentration)

@@ -1,4 +1,5 @@
-"""Encoded clips as a data set for the Trainer, with augmentation that depends on seed, epoch and clip alone."""
+"""Encoded clips as a data set for the Trainer, with augmentation that depends on seed, epoch, clip and occurrence
+alone."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from ..draws import generator_of
 from ..models.audioformer.configuration_audioformer import special_token_id
 
 __all__ = ["ChangedVersions", "CodeAugmentation", "CodeDataset", "CodeVersion", "only_codebooks"]
@@ -106,7 +108,7 @@ class CodeAugmentation:
 
     def __call__(self, versions: Sequence[CodeVersion], epoch: int, clip_index: int) -> CodeVersion:
         """One of the `versions` of a clip, with changed ids."""
-        random = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch, clip_index])))
+        random = generator_of(self.seed, epoch, clip_index)
         version = versions[int(random.integers(len(versions)))]
         ids = version.input_ids
         frames = np.flatnonzero((ids.reshape(len(ids), -1) < self.codebook_size).all(axis=1))
@@ -142,7 +144,7 @@ class CodeDataset(Dataset):
         versions: For each clip its encoded versions, the unchanged one first; without augmentation that one is given.
         targets: Labels of the clips, int64 (clips,) or float32 (clips, classes). If any version has labels of its own,
             class indices are given as rows of 0 and 1, float32 (classes,), so that a batch can hold both.
-        augmentation: Applied anew in each epoch.
+        augmentation: Applied anew in each epoch, and each time an epoch has a clip (see `ClipDraw`).
         names: Names of the clips, for messages.
 
     Raises:

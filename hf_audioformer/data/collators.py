@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..draws import generator_of
 from ..models.audioformer.configuration_audioformer import special_token_id
 
 __all__ = ["CodeCollator", "CompanionCollator", "MaskedCodeCollator", "stack_labels"]
@@ -50,8 +51,9 @@ class MaskedCodeCollator:
     stays, with the probabilities `mask_share`, `random_share` and the rest. Of several codebooks whole frames are
     hidden, or with `per_codebook` other frames in each.
 
-    The draw depends on (seed, epoch, `clip_index` of the clip) alone: not on the batch, the process or the worker. The
-    epoch lies in shared memory, so that `set_epoch` also reaches worker processes that are running already.
+    The draw depends on (seed, epoch, `clip_index` of the clip and its occurrence) alone: not on the batch, the process
+    or the worker. The epoch lies in shared memory, so that `set_epoch` also reaches worker processes that are running
+    already.
 
     Raises:
         ValueError: settings out of range; clips as for `CodeCollator`, or without `clip_index`.
@@ -98,15 +100,13 @@ class MaskedCodeCollator:
         for position, clip in enumerate(clips):
             if "clip_index" not in clip:
                 raise ValueError(f"clip {position} of the batch has no 'clip_index'; the masks are keyed by it")
-        masked = [self._mask(ids, int(clip["clip_index"])) for ids, clip in zip(_codes(clips), clips, strict=True)]
+        masked = [self._mask(ids, clip["clip_index"]) for ids, clip in zip(_codes(clips), clips, strict=True)]
         batch = CodeCollator(self.pad_token_id)([{"input_ids": hidden} for hidden, _ in masked])
         return batch | {"labels": _pad([labels for _, labels in masked], IGNORED_LABEL)}
 
     def _mask(self, ids: np.ndarray, clip_index: int) -> tuple[np.ndarray, np.ndarray]:
         """The ids with some codes hidden, and the labels, both int64 in the shape of `ids`."""
-        random = np.random.Generator(
-            np.random.Philox(np.random.SeedSequence([self.seed, int(self._epoch), clip_index]))
-        )
+        random = generator_of(self.seed, int(self._epoch), clip_index)
         hidden = ids.reshape(len(ids), -1).copy()
         labels = np.full_like(hidden, IGNORED_LABEL)
         together = 1 if self.per_codebook else hidden.shape[1]

@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import ASTConfig
 
+from ..draws import generator_of
 from ..models.ast.tokens_ast import NUM_SPECIAL_TOKENS, patch_mask
 from .collators import stack_labels
 
 __all__ = ["SpectrogramCollator"]
 
-# Sets these draws apart from others by the same seed, epoch and clip.
+# Sets these draws apart from others by the same seed, epoch, clip and occurrence.
 _PATCHES = 1
 
 
@@ -40,7 +41,7 @@ class SpectrogramCollator:
         ignore_padding: Leave out the tokens that hold only padding (see `patch_mask`). Released models do see it, and
             so does everything in plain Transformers: a model trained without should be used without.
         patch_dropout: Leave out this share of the patches of each clip, of those with sound if padding is ignored; for
-            training only. Which ones depends on (seed, epoch, `clip_index` of the clip) alone.
+            training only. Which ones depends on (seed, epoch, `clip_index` of the clip and its occurrence) alone.
         seed: Of that draw.
 
     Raises:
@@ -97,8 +98,7 @@ class SpectrogramCollator:
         """The tokens but `patch_dropout` of the patches, of which at least one stays."""
         if "clip_index" not in clip:
             raise ValueError(f"clip {place} of the batch has no 'clip_index'; the dropped patches are keyed by it")
-        key = [self.seed, int(self._epoch), int(clip["clip_index"]), _PATCHES]
-        random = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+        random = generator_of(self.seed, int(self._epoch), clip["clip_index"], _PATCHES)
         patches = len(tokens) - NUM_SPECIAL_TOKENS
         staying = np.sort(random.permutation(patches)[: patches - int(self.patch_dropout * patches)])
         return torch.cat([tokens[:NUM_SPECIAL_TOKENS], tokens[NUM_SPECIAL_TOKENS:][staying]])

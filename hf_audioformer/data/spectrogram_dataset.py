@@ -1,5 +1,5 @@
-"""Log-mel spectrograms of clips as a data set for the Trainer, with augmentation that depends on seed, epoch and clip
-alone."""
+"""Log-mel spectrograms of clips as a data set for the Trainer, with augmentation that depends on seed, epoch, clip
+and occurrence alone."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class SpectrogramDataset(Dataset):
         targets: Labels of the clips at `indices`, int64 (clips,) or float32 (clips, classes). If `augmentation` mixes
             clips, class indices are given as rows of 0 and 1, and a mixture has the labels lambda * y + (1 - lambda) *
             y' of its two clips: those of one class per clip sum to 1, a class that both clips have counts 1.
-        augmentation: Applied anew in each epoch; not at all if not given.
+        augmentation: Applied anew in each epoch, and each time an epoch has a clip (see `ClipDraw`); not at all if not
+            given.
         seed: Of the augmentation.
         waveforms: Holds the sound of the clips, at the extractor's rate.
 

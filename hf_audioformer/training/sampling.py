@@ -5,17 +5,21 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
+from ..draws import ClipDraw
+
 __all__ = ["WholeStepSampler"]
 
 # Clips of so many steps are sorted by length together; fewer keep the order more random, more pad less.
 STEPS_SORTED_TOGETHER = 50
 
 
-class WholeStepSampler(Sampler[int]):
+class WholeStepSampler(Sampler[ClipDraw]):
     """Every clip once, in an order drawn from (seed, epoch), then from the beginning again until the last step is full.
 
     So each step has `clips_per_step` clips (batch size times processes times accumulation), and its gradient does not
     depend on how they are divided. A clip counts at most twice in an epoch unless a step is larger than the data set.
+    What it gives are integers that know how often the epoch has had that clip before (see [`ClipDraw`]), so that a clip
+    that comes again is changed otherwise.
     With `lengths` the clips of a step are of about one length, so that little is padded.
 
     With `weights`, one per clip and not negative, as many clips are drawn with these frequencies and with replacement
@@ -59,8 +63,9 @@ class WholeStepSampler(Sampler[int]):
     def __len__(self) -> int:
         return -(-self.num_clips // self.clips_per_step) * self.clips_per_step
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._order(self._epoch).tolist())
+    def __iter__(self) -> Iterator[ClipDraw]:
+        order = self._order(self._epoch)
+        return map(ClipDraw, order.tolist(), _occurrences(order).tolist())
 
     def _order(self, epoch: int) -> np.ndarray:
         random = np.random.default_rng([self.seed, epoch])
@@ -74,3 +79,12 @@ class WholeStepSampler(Sampler[int]):
         pools = [order[start : start + pool] for start in range(0, len(order), pool)]
         ordered = np.concatenate([clips[np.argsort(self.lengths[clips], kind="stable")] for clips in pools])
         return random.permutation(ordered.reshape(-1, self.clips_per_step)).reshape(-1)
+
+
+def _occurrences(order: np.ndarray) -> np.ndarray:
+    """For each entry how often the same stands before it, in the form of `order`."""
+    by_clip = np.argsort(order, kind="stable")
+    first_of_clip = np.searchsorted(order[by_clip], order[by_clip])
+    occurrences = np.empty_like(order)
+    occurrences[by_clip] = np.arange(len(order)) - first_of_clip
+    return occurrences

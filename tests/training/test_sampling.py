@@ -1,5 +1,7 @@
 """Steps of equal size at any number of processes, in an order keyed by seed and epoch."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -61,6 +63,18 @@ def test_draws_by_weight_are_frequent_as_told_and_keyed_by_seed_and_epoch() -> N
         counts += np.bincount(orders[-1], minlength=4)
     np.testing.assert_allclose(counts / counts.sum(), weights / 8, atol=0.03)
     assert len({tuple(order) for order in orders}) > 100
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("weights", [None, np.array([1.0, 5, 1, 1])])
+def test_repeats_within_an_epoch_are_counted(weights: np.ndarray | None) -> None:
+    sampler = WholeStepSampler(4, 11, weights=weights)
+    seen: Counter[int] = Counter()
+    for draw in sampler:
+        assert draw.occurrence == seen[draw]
+        seen[draw] += 1
+    assert seen.total() == 11
+    assert [*sampler] == sampler.clips_of_step(0)
 
 
 @pytest.mark.fault

@@ -142,6 +142,34 @@ def test_data_and_masks_are_drawn_anew_in_each_epoch_and_evaluated_on_the_same(t
     assert torch.equal(seen["eval"][0], seen["eval"][2])
 
 
+@pytest.mark.invariant
+def test_a_clip_drawn_again_is_changed_otherwise_and_neither_workers_nor_a_resume_change_that(tmp_path: Path) -> None:
+    def inputs(folder: str, *, resume: bool = False, **chosen: Any) -> list[list[int]]:
+        seen: list[list[int]] = []
+
+        class Watched(AudioFormerForMaskedLM):
+            def forward(self, **batch: Any) -> Any:
+                seen.extend(batch["labels"].flatten(1).tolist())
+                return super().forward(**batch)
+
+        settings = {"num_train_epochs": 2, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 9} | chosen
+        torch.manual_seed(0)
+        trainer = AudioTrainer(
+            model=Watched(tiny_config()),
+            args=trainer_arguments(DEFAULTS, settings, output_dir=str(tmp_path / folder), seed=0, use_cpu=True),
+            train_dataset=clips(8, augmentation=CodeAugmentation(CODEBOOK_SIZE, crop_frames=12)),
+            data_collator=MaskedCodeCollator(CODEBOOK_SIZE),
+            sampling_weights=np.eye(8)[5],
+        )
+        trainer.train(resume_from_checkpoint=f"{tmp_path / folder}/checkpoint-1" if resume else None)
+        return seen
+
+    unbroken = inputs("run")
+    assert len({tuple(labels) for labels in unbroken}) == len(unbroken) == 16
+    assert inputs("run", resume=True) == unbroken[4:]
+    assert inputs("workers", dataloader_num_workers=2) == unbroken
+
+
 @pytest.mark.unit
 def test_checkpoints_are_marked_and_one_line_is_printed_per_epoch(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]

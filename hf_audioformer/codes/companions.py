@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 from transformers import AutoModel
 
+from ..checkpoint_config import read_config
 from ..models.audioformer.modeling_audioformer import AudioFormerModel, masked_mean
 
 __all__ = ["companion_vectors", "load_companions", "num_codebooks_read", "pool_companions"]
@@ -23,8 +24,11 @@ def load_companions(folders: Sequence[str], *, codebook_size: int, hidden_size: 
         hidden_size: Width of the network they accompany.
 
     Raises:
+        FileNotFoundError, NotADirectoryError: As `read_config`.
         ValueError: A checkpoint is no AudioFormer of one codebook, two read the same one, or sizes differ.
     """
+    for folder in folders:
+        read_config(folder, "a companion")
     networks = [AutoModel.from_pretrained(folder) for folder in folders]
     reader_of: dict[int, str] = {}
     for folder, network in zip(folders, networks, strict=True):

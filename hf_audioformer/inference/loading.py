@@ -14,6 +14,7 @@ from transformers import (
 
 from .. import AudioFormerFeatureExtractor
 from ..audio.ast_features import ASTLogMelFeatureExtractor
+from ..checkpoint_config import read_config
 from ..training.console import quiet_transformers
 
 __all__ = ["choose_device", "load_any_extractor", "load_classifier"]
@@ -26,7 +27,12 @@ def choose_device(name: str | None) -> torch.device:
 
 
 def load_any_extractor(source: str, device: torch.device) -> Any:
-    """The feature extractor of a checkpoint, with its codec on the device if it has one; that of an AST is ours."""
+    """The feature extractor of a checkpoint, with its codec on the device if it has one; that of an AST is ours.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError, ValueError: As `read_config`.
+    """
+    read_config(source, "model")
     extractor = AutoFeatureExtractor.from_pretrained(source)
     if isinstance(extractor, AudioFormerFeatureExtractor):
         extractor.load_codec(device)

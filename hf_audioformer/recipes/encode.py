@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerModel, assets
+from .. import AudioFormerFeatureExtractor, AudioFormerModel, assets
 from ..audio.augment import AudioAugmentation
+from ..checkpoint_config import read_config
 from ..codes.companions import companion_vectors, load_companions, num_codebooks_read
 from ..codes.encoding import MAX_BAD_SHARE, check_bad_share, encode_each
 from ..codes.store import (
@@ -375,7 +376,7 @@ def _load_companions(folders: list[str], extractor: AudioFormerFeatureExtractor)
     if not folders:
         return []
     with quiet_transformers():
-        hidden_size = AudioFormerConfig.from_pretrained(folders[0]).hidden_size
+        hidden_size = getattr(read_config(folders[0], "a companion"), "hidden_size", 0)
         networks = load_companions(folders, codebook_size=extractor.codebook_size, hidden_size=hidden_size)
     if num_codebooks_read(networks) > extractor.num_codebooks:
         raise ValueError(

@@ -22,12 +22,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import (
-    AutoConfig,
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
 from .. import AudioFormerFeatureExtractor, AudioFormerForAudioClassification, AudioFormerForMaskedLM
+from ..checkpoint_config import read_config
 from ..inference.loading import load_classifier
 from ..models.audioformer.codec_audioformer import AudioCodec
 from ..models.audioformer.modeling_audioformer import STATISTICS_LAGS
@@ -148,9 +146,10 @@ def _load(source: str) -> tuple[PreTrainedModel, Any]:
     """The model in float32, and the feature extractor, which a masked language model need not have.
 
     Raises:
+        FileNotFoundError, NotADirectoryError: As `read_config`.
         ValueError: The checkpoint is of a kind that is not exported.
     """
-    config = AutoConfig.from_pretrained(source)
+    config = read_config(source, "model")
     head = next(iter(config.architectures or []), "no named head")
     if config.model_type not in MODEL_TYPES:
         raise ValueError(

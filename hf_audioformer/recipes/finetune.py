@@ -113,8 +113,8 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
     check_mixing(clips, splits, arguments.augmentation)
     check_splits(arguments, splits)
     source = arguments.model.checkpoint or assets.checkpoint_folder()
-    _check_codebooks(arguments, source)
     extractor = load_extractor(source, "model.checkpoint")
+    _check_codebooks(arguments, source)
     if arguments.data.max_length_seconds is not None:
         extractor.max_length_seconds = arguments.data.max_length_seconds
     companions = read_companions(arguments.mpc, extractor, AudioFormerConfig.from_pretrained(source).hidden_size)

@@ -9,6 +9,7 @@ from typing import Literal
 from transformers import AutoFeatureExtractor
 
 from .. import AudioFormerFeatureExtractor
+from ..checkpoint_config import read_config
 from ..data import ClipTable, read_clips
 from ..data.readers import sound_files
 from ..training.console import quiet_transformers
@@ -147,8 +148,10 @@ def load_extractor(checkpoint: str, argument: str) -> AudioFormerFeatureExtracto
     """The feature extractor of an AudioFormer checkpoint, with its codec loaded; errors call it `argument`.
 
     Raises:
+        FileNotFoundError, NotADirectoryError: As `read_config`.
         ValueError: `checkpoint` holds another model.
     """
+    read_config(checkpoint, argument)
     with quiet_transformers():
         extractor = AutoFeatureExtractor.from_pretrained(checkpoint)
         if not isinstance(extractor, AudioFormerFeatureExtractor):

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..audio.ast_features import ASTLogMelFeatureExtractor
+from ..checkpoint_config import read_config
 from ..codes.encoding import check_bad_share
 from ..data import ClipTable
 from ..training.arguments import parse_config
@@ -163,6 +164,7 @@ def _extractor(source: str | None) -> ASTLogMelFeatureExtractor:
     """
     if source is None:
         return ASTLogMelFeatureExtractor()
+    read_config(source, "extractor")
     kind = ASTLogMelFeatureExtractor.get_feature_extractor_dict(source)[0].get("feature_extractor_type")
     if kind != "ASTFeatureExtractor":
         raise ValueError(f"extractor is {source}, which holds a {kind}; an AST's is needed, an ASTFeatureExtractor")

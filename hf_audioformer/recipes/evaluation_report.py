@@ -1,9 +1,7 @@
 """What an evaluation leaves in its folder: metrics as JSON, tables as csv, and figures."""
 
 import csv
-import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from ..metrics import (
     confidence_intervals,
     per_class_table,
 )
+from ..training.json_file import is_undefined, write_json
 from ..training.results import chance_level
 
 __all__ = ["METRICS_FILE", "ScoredClips", "measure", "summary", "write_report"]
@@ -65,7 +64,7 @@ def write_report(folder: Path, report: Mapping[str, Any], scored: ScoredClips, a
     _write_csv(folder / "per_class.csv", per_class_table(scored.logits, scored.labels, scored.names))
     _write_csv(folder / "predictions.csv", _predictions(scored))
     _write_figures(folder, scored, about)
-    _write_json(folder / METRICS_FILE, report)
+    write_json(folder / METRICS_FILE, report)
 
 
 def summary(report: Mapping[str, Any]) -> str:
@@ -121,23 +120,4 @@ def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
-        writer.writerows({name: "" if _is_undefined(value) else value for name, value in row.items()} for row in rows)
-
-
-def _write_json(path: Path, report: Mapping[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(_finite(report), indent=1, allow_nan=False), encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if _is_undefined(value) else value
-
-
-def _is_undefined(value: Any) -> bool:
-    """NaN, or infinite as d' of a perfect ranking is; JSON has neither."""
-    return isinstance(value, float) and not math.isfinite(value)
+        writer.writerows({name: "" if is_undefined(value) else value for name, value in row.items()} for row in rows)

@@ -1,7 +1,6 @@
 """Masked pretraining of an AudioFormer on the codes of any clips; labels are not looked at."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -38,6 +37,7 @@ from ..training.contrastive import (
     with_codebooks_of,
 )
 from ..training.hub import check_hub_settings
+from ..training.json_file import write_json
 from ..training.launch import check_launch, join_processes
 from ..training.masked_measures import (
     Measures,
@@ -449,7 +449,4 @@ def _finished(arguments: PretrainArguments) -> dict[str, Any] | None:
 
 def _write_measures(arguments: PretrainArguments, measures: dict[str, Any]) -> None:
     """Writes them in one atomic step, since they say that the model is finished."""
-    file = Path(arguments.output_dir) / MEASURES_FILE
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(measures, indent=1), encoding="utf-8")
-    os.replace(temporary, file)
+    write_json(Path(arguments.output_dir) / MEASURES_FILE, measures)

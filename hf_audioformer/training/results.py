@@ -1,12 +1,15 @@
 """What a protocol gave: one result per split, their mean and spread, as a table and as JSON."""
 
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+
+from .json_file import write_json
 
 __all__ = ["SplitResult", "chance_level", "format_results", "read_results", "with_official_epoch", "write_results"]
 
@@ -79,13 +82,13 @@ def format_results(results: Sequence[SplitResult]) -> str:
 
 
 def write_results(path: str | os.PathLike[str], results: Sequence[SplitResult]) -> None:
-    """Writes the results as JSON, in one atomic step."""
-    target = Path(path)
-    temporary = target.with_suffix(".tmp")
-    temporary.write_text(json.dumps([asdict(result) for result in results], indent=1), encoding="utf-8")
-    os.replace(temporary, target)
+    """Writes the results as JSON, in one atomic step; metrics that are not defined become null."""
+    write_json(Path(path), [asdict(result) for result in results])
 
 
 def read_results(path: str | os.PathLike[str]) -> list[SplitResult]:
-    """Reads what `write_results` wrote."""
-    return [SplitResult(**result) for result in json.loads(Path(path).read_text(encoding="utf-8"))]
+    """Reads what `write_results` wrote; null comes back as NaN."""
+    results = [SplitResult(**result) for result in json.loads(Path(path).read_text(encoding="utf-8"))]
+    for result in results:
+        result.metrics.update({name: math.nan for name, value in result.metrics.items() if value is None})
+    return results

@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +62,21 @@ def test_the_official_epoch_is_the_best_in_the_mean_over_the_splits() -> None:
     assert official.endswith("epoch 3, which was chosen on these test clips: 60.0%")
     assert with_official_epoch([first, result("fold_2", 0.7)])[0].official_epoch is None
     assert "epoch" not in format_results([first, second])
+
+
+@pytest.mark.fault
+def test_what_is_not_defined_is_null_in_the_file_and_nan_again(tmp_path: Path) -> None:
+    metrics = {"accuracy": 1.0, "dprime": math.inf, "map": math.nan}
+    write_results(tmp_path / "results.json", [replace(result("fold_1", 1.0), metrics=metrics)])
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    (written,) = json.loads((tmp_path / "results.json").read_text(), parse_constant=refuse)
+    assert written["metrics"] == {"accuracy": 1.0, "dprime": None, "map": None}
+    (again,) = read_results(tmp_path / "results.json")
+    assert again.metrics["accuracy"] == 1.0
+    assert math.isnan(again.metrics["dprime"])
 
 
 @pytest.mark.unit

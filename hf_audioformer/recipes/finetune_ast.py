@@ -24,7 +24,14 @@ from ..data.windows import WindowedDataset, check_overlap, mean_scores
 from ..models.ast.tokens_ast import keep_tokens
 from ..training.adaptation import AdaptationArguments, adapt, merge_lora
 from ..training.arguments import parse_config
-from ..training.ast_classifier import ASTModelArguments, FeatureArguments, build_ast, load_front_end, model_length
+from ..training.ast_classifier import (
+    ASTModelArguments,
+    FeatureArguments,
+    build_ast,
+    check_patches,
+    load_front_end,
+    model_length,
+)
 from ..training.averaging import AveragingArguments
 from ..training.checkpoints import save_final
 from ..training.model_card import AST, Measured, write_model_card
@@ -127,6 +134,7 @@ def run(arguments: FinetuneASTArguments) -> list[SplitResult]:
         arguments.features,
         lambda: num_frames(max(map(waveforms.num_samples, trained)), extractor.sampling_rate),
     )
+    check_patches(arguments.model, extractor)
     claim_output(arguments)
     if PartialState().is_main_process:
         print(f"The model reads {extractor.max_length} frames of 10 ms at once, {_seconds(extractor):.2f} s")

@@ -4,14 +4,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from transformers import ASTConfig, ASTForAudioClassification, AutoConfig
+from transformers import ASTConfig, ASTForAudioClassification
 
 from ..audio.ast_features import ASTLogMelFeatureExtractor
+from ..checkpoint_config import read_config
 from ..models.ast.loading_ast import ast_from_deit, ast_from_vit, load_ast, new_ast
-from ..models.ast.positions_ast import covering_length
+from ..models.ast.positions_ast import covering_length, patch_grid
 from .console import quiet_transformers
 
-__all__ = ["DEFAULT_CHECKPOINT", "ASTModelArguments", "FeatureArguments", "build_ast", "load_front_end", "model_length"]
+__all__ = [
+    "DEFAULT_CHECKPOINT",
+    "ASTModelArguments",
+    "FeatureArguments",
+    "build_ast",
+    "check_patches",
+    "load_front_end",
+    "model_length",
+]
 
 # Trained on AudioSet by the authors, at 10 x 10 strides and 10.24 s.
 DEFAULT_CHECKPOINT = "MIT/ast-finetuned-audioset-10-10-0.4593"
@@ -76,6 +85,8 @@ class ASTModelArguments:
                 f"model.{chosen[0]} is {getattr(self, chosen[0])}; a checkpoint has its own sizes, so they go with "
                 "model.random_weights true only"
             )
+        if self.random_weights:
+            _check_sizes(self)
 
     @property
     def source(self) -> str | None:
@@ -116,6 +127,19 @@ class FeatureArguments:
             raise ValueError(f"features.mean is {self.mean} and features.std {self.std}; give both, std above 0")
 
 
+def _check_sizes(model: ASTModelArguments) -> None:
+    for name in SIZES:
+        value = getattr(model, name)
+        if value is not None and value < 1:
+            raise ValueError(f"model.{name} is {value}; it must be at least 1")
+    config = _new_config(model)
+    if config.hidden_size % config.num_attention_heads:
+        raise ValueError(
+            f"model.num_attention_heads is {config.num_attention_heads} and model.hidden_size {config.hidden_size}; "
+            "the heads share the width out evenly, so their number must divide it"
+        )
+
+
 def load_front_end(model: ASTModelArguments, features: FeatureArguments) -> ASTLogMelFeatureExtractor:
     """The feature extractor of the checkpoint, or for images and random weights that of AST, as `features` change it.
 
@@ -145,6 +169,21 @@ def model_length(model: ASTModelArguments, features: FeatureArguments, longest: 
     if features.seconds is not None:
         return covering_length(features.seconds, grid)
     return min(LONGEST_DEFAULT, covering_length((10 * (longest() - 1) + 25) / 1000, grid))
+
+
+def check_patches(model: ASTModelArguments, extractor: ASTLogMelFeatureExtractor) -> None:
+    """Refuses log-mels that are smaller than a patch of the model, before anything is built or written.
+
+    Raises:
+        OSError: As `load_front_end`.
+        ValueError: `max_length` or `num_mel_bins` of the extractor are below the patch, or a stride below 1.
+    """
+    grid = _grid(model)
+    grid.max_length, grid.num_mel_bins = extractor.max_length, extractor.num_mel_bins
+    try:
+        patch_grid(grid)
+    except ValueError as error:
+        raise ValueError(f"the sections features and model do not fit together: {error}") from error
 
 
 def build_ast(
@@ -185,12 +224,10 @@ def build_ast(
 
 def _config_of(source: str) -> Any:
     try:
-        config = AutoConfig.from_pretrained(source)
-    except OSError as error:
-        raise OSError(
-            f"model.checkpoint is {source}, which is no folder here and cannot be had from the Hub: {error}\n"
-            "Without a network, give the folder of an AST, DeiT or ViT, or start from random weights: "
-            "--model.random_weights true"
+        config = read_config(source, "model.checkpoint")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{error}\nWithout a network, start from random weights: --model.random_weights true"
         ) from error
     if config.model_type not in LOADERS:
         raise ValueError(
@@ -210,7 +247,9 @@ def _grid(model: ASTModelArguments) -> ASTConfig:
     """A configuration with the model's patches and strides."""
     config = _new_config(model) if model.source is None else _config_of(model.source)
     grid = ASTConfig(patch_size=config.patch_size)
-    time_stride = model.time_stride or getattr(config, "time_stride", None)
-    if time_stride is not None:  # models of images have none
-        grid.time_stride = time_stride
+    for name in ("time_stride", "frequency_stride"):
+        chosen = getattr(model, name)
+        stride = getattr(config, name, None) if chosen is None else chosen
+        if stride is not None:  # models of images have none
+            setattr(grid, name, stride)
     return grid

@@ -342,6 +342,24 @@ def test_settings_out_of_range_are_refused_before_anything_is_read() -> None:
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize(
+    ("section", "settings", "message"),
+    [
+        ("features", {"max_length": 3}, r"features and model do not fit together: max_length=3 with time_stride"),
+        ("features", {"num_mel_bins": 3}, r"features and model do not fit together: num_mel_bins=3 with"),
+        ("model", {"frequency_stride": 0}, r"allowed are num_mel_bins >= \d+ and frequency_stride >= 1"),
+    ],
+)
+def test_a_model_that_cannot_be_built_leaves_no_output_dir(
+    arguments: FinetuneASTArguments, section: str, settings: dict[str, int], message: str
+) -> None:
+    wrong = replace(arguments, **{section: replace(getattr(arguments, section), **settings)})
+    with pytest.raises(ValueError, match=message):
+        finetune_ast.run(wrong)
+    assert not Path(arguments.output_dir).exists()
+
+
+@pytest.mark.fault
 def test_silence_and_patience_without_validation_are_refused(arguments: FinetuneASTArguments, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="early_stopping_patience needs validation clips"):
         finetune_ast.run(replace(arguments, split=SplitArguments(validation_fraction=0.0), early_stopping_patience=1))

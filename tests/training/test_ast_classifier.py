@@ -108,6 +108,12 @@ def test_what_does_not_go_together() -> None:
         ASTModelArguments(patch_size=8)
     with pytest.raises(ValueError, match=r"features.seconds is 1.0 and features.max_length 100; give one of the two"):
         FeatureArguments(seconds=1.0, max_length=100)
+    with pytest.raises(ValueError, match=r"model.num_attention_heads is 5 and model.hidden_size 96; the heads"):
+        ASTModelArguments(random_weights=True, hidden_size=96, num_attention_heads=5)
+    with pytest.raises(ValueError, match=r"model.num_attention_heads is 7 and model.hidden_size 768"):
+        ASTModelArguments(random_weights=True, num_attention_heads=7)
+    with pytest.raises(ValueError, match=r"model.patch_size is 0; it must be at least 1"):
+        ASTModelArguments(random_weights=True, patch_size=0)
     for mean, std in ((1.0, None), (None, 1.0), (1.0, 0.0)):
         with pytest.raises(ValueError, match="give both, std above 0"):
             FeatureArguments(mean=mean, std=std)
@@ -117,5 +123,5 @@ def test_what_does_not_go_together() -> None:
 def test_a_checkpoint_that_cannot_be_had_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(OSError, match=rf"{DEFAULT_CHECKPOINT}, which is no folder (?s:.*)--model.random_weights true"):
+    with pytest.raises(OSError, match=rf"{DEFAULT_CHECKPOINT}: there is no such folder (?s:.*)random_weights true"):
         load_front_end(ASTModelArguments(), FeatureArguments())

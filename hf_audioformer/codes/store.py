@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     import pyarrow
 
 __all__ = [
+    "MANIFEST_FILE",
     "OWN_COLUMNS",
+    "PLAN_FILE",
     "ROW_COLUMN",
     "CodeRow",
     "Failure",
@@ -52,6 +54,7 @@ __all__ = [
     "read_manifest",
     "read_plan",
     "remove_leftovers",
+    "with_failures",
     "write_manifest",
     "write_plan",
     "write_report",
@@ -232,17 +235,18 @@ def write_shard(
     Raises:
         OSError: It cannot be written; the disk may be full.
     """
-    import pyarrow.parquet
-
     frames = sum(len(row.codes) for row in rows if row.copy == 0)
     facts = {"failures": failures, "seconds": frames * plan.settings["hop_length"] / plan.settings["sampling_rate"]}
     table = _shard_table(plan, shard, columns, rows)
-    table = table.replace_schema_metadata({**table.schema.metadata, _SHARD_KEY: json.dumps(facts)})
-    buffer = io.BytesIO()
-    with pyarrow.parquet.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
-        if rows:  # `datasets` reads a file without row groups, and fails at an empty one
-            writer.write_table(table)
-    _write_whole(Path(folder, plan.shard_file(shard)), buffer.getvalue())
+    _write_whole(Path(folder, plan.shard_file(shard)), _shard_bytes(table, facts))
+
+
+def with_failures(shard: str | os.PathLike[str], failures: Sequence[Failure]) -> bytes:
+    """The file of a shard, were these its failures."""
+    import pyarrow.parquet
+
+    _, facts = _read_footer(Path(shard), str(shard))
+    return _shard_bytes(pyarrow.parquet.read_table(shard), facts | {"failures": failures})
 
 
 def write_report(folder: str | os.PathLike[str], failures: Sequence[Failure]) -> None:
@@ -342,6 +346,18 @@ def _shard_table(plan: StorePlan, shard: int, columns: datasets.Dataset, rows: S
         arrays["companions"] = _fixed_lists(np.concatenate([np.empty((0, *shape), np.float32), *stored]))
     schema = datasets.Features(features).arrow_schema
     return pyarrow.table(arrays).cast(schema)
+
+
+def _shard_bytes(table: pyarrow.Table, facts: dict[str, Any]) -> bytes:
+    """A parquet file with the table's rows, and beside them what else the shard says of itself."""
+    import pyarrow.parquet
+
+    table = table.replace_schema_metadata({**table.schema.metadata, _SHARD_KEY: json.dumps(facts)})
+    buffer = io.BytesIO()
+    with pyarrow.parquet.ParquetWriter(buffer, table.schema, compression="zstd") as writer:
+        if len(table):  # `datasets` reads a file without row groups, and fails at an empty one
+            writer.write_table(table)
+    return buffer.getvalue()
 
 
 def _fixed_lists(values: np.ndarray) -> pyarrow.Array:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..codes.store import is_code_store
+from ..codes.store import PLAN_FILE, is_code_store
 from .clip_table import ClipTable, decode_audio_column
 from .known_layouts import ClipList, clip_lists
 from .known_sets import KNOWN_SETS, LoadRow
@@ -50,7 +50,8 @@ def read_clips(
     * a folder with `metadata.csv`, or with one subfolder per class, either directly or under `train`, `test`, ...,
       which then becomes the column `split`;
     * a `.csv` with a column of paths, or a `.parquet` with a column of audio bytes or paths;
-    * a code store made by `hf-audioformer encode`, whose clips have codes in place of sound;
+    * a code store made by `hf-audioformer encode`, whose clips have codes in place of sound, or the id of one that
+      `hf-audioformer push` put on the Hub;
     * the id of a data set on the Hub (`hub_config` and `revision` choose among its versions); its splits are joined
       and named in the column `split`.
 
@@ -68,12 +69,13 @@ def read_clips(
         ConnectionError: the Hub has no such data set or cannot be reached.
     """
     source = os.fspath(source)
+    folder = _code_store_of_hub(source, revision) or source
     load_row: LoadRow = decode_audio_column
     codes = None
     if source in KNOWN_SETS:
         table, load_row = KNOWN_SETS[source]()
-    elif is_code_store(source):
-        codes = StoredCodes.open(source)
+    elif is_code_store(folder):
+        codes = StoredCodes.open(folder)
         table, load_row = codes.clips(), codes.no_sound
     elif os.path.isdir(source):
         table = _read_folder(Path(source), audio_column, audio_root, needs_labels)
@@ -226,8 +228,33 @@ def _read_parquet(path: Path, audio_column: str | None, audio_root: str | os.Pat
     return _with_audio(table, audio_column, path.parent if audio_root is None else Path(audio_root), path)
 
 
+def _code_store_of_hub(name: str, revision: str | None) -> str | None:
+    """Where the code store that is a data set on the Hub lies once it is downloaded; None for all else.
+
+    Raises:
+        ConnectionError: It is one, and could not be downloaded.
+    """
+    if os.path.exists(name) or not _is_hub_id(name):
+        return None
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        hf_hub_download(name, PLAN_FILE, repo_type="dataset", revision=revision)
+    except (HfHubHTTPError, OSError):
+        return None  # what else it is, or whether the Hub is out of reach, the next to ask it will say
+    try:
+        return snapshot_download(name, repo_type="dataset", revision=revision)
+    except (HfHubHTTPError, OSError) as error:
+        raise ConnectionError(f"the code store {name} could not be downloaded whole: {error}. Try again.") from error
+
+
+def _is_hub_id(name: str) -> bool:
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.startswith(".")
+
+
 def _read_hub(name: str, audio_column: str | None, config: str | None, revision: str | None) -> datasets.Dataset:
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
+    if not _is_hub_id(name):
         near = difflib.get_close_matches(name, KNOWN_SETS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise FileNotFoundError(

@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetInfo, HfApi, ModelCard, ModelInfo
 from huggingface_hub.errors import HTTPError, RevisionNotFoundError
 from safetensors import SafetensorError
 from transformers import (
@@ -20,12 +20,22 @@ from transformers import (
     PreTrainedConfig,
 )
 
+from ..checkpoint_config import check_model_folder
 from ..models import audioformer
 from ..models.audioformer.configuration_audioformer import AudioFormerConfig
 from ..models.audioformer.feature_extraction_audioformer import CODEC_SUBFOLDER, AudioFormerFeatureExtractor
 from .console import quiet_transformers
 
-__all__ = ["ID_OF_THIS_CHECKPOINT", "Push", "check_folder", "check_hub_settings", "files_to_push", "push_folder"]
+__all__ = [
+    "ID_OF_THIS_CHECKPOINT",
+    "Push",
+    "check_folder",
+    "check_hub_settings",
+    "files_to_push",
+    "push_files",
+    "push_folder",
+    "refuse_public",
+]
 
 # What a card writes in its examples where the id belongs, which nobody knows before the push.
 ID_OF_THIS_CHECKPOINT = "PATH_OR_ID_OF_THIS_CHECKPOINT"
@@ -162,6 +172,15 @@ def files_to_push(folder: Path, repo_id: str, *, with_code: bool = False) -> dic
     return files
 
 
+def refuse_public(repository: ModelInfo | DatasetInfo, remedy: str) -> None:
+    """Raises a ValueError if everybody may see the repository: that is decided by who pushes, not by what is there."""
+    if not repository.private:
+        raise ValueError(
+            f"{repository.id} is public, and nothing is pushed there unasked: {remedy}, or make it private first "
+            "(on the page of its settings)."
+        )
+
+
 def push_folder(
     folder: Path,
     repo_id: str,
@@ -172,29 +191,68 @@ def push_folder(
     with_code: bool = False,
     token: str | None = None,
 ) -> Push:
-    """Uploads the folder in one commit, or none if the repository holds the same already.
-
-    The repository is made if it is not there. Of files that earlier pushes left, those that are gone from the folder
-    are deleted by the same commit; what others put there stays. If the push is interrupted, the branch is as it was.
+    """Uploads the folder of a model in one commit, or none if the repository holds the same already.
 
     Args:
         folder: A folder that `check_folder` accepts.
-        repo_id: "name" or "owner/name".
-        public: Whether everybody may see it; private otherwise.
-        revision: The branch to push to, made if it is not there; `main` if not given.
-        message: Title of the commit.
         with_code: Whether the model's own files travel, so that it loads without this package.
-        token: Access token; the stored one if not given.
+
+    The other arguments, and what happens to the repository, are those of `push_files`.
 
     Raises:
-        FileNotFoundError, ValueError: As `check_folder`, or the repository is public and `public` is not set.
-        ConnectionError: The Hub refused, failed or could not be reached.
+        FileNotFoundError, ValueError: As `check_folder` and `push_files`.
+        ConnectionError: As `push_files`.
     """
     check_folder(folder)
     files_to_push(folder, repo_id, with_code=with_code)  # raises before anything is made
+    return push_files(
+        folder,
+        repo_id,
+        lambda repository: files_to_push(folder, repository, with_code=with_code),
+        _TRAVELS,
+        public=public,
+        revision=revision,
+        message=message or "Upload model",
+        token=token,
+    )
+
+
+def push_files(
+    folder: Path,
+    repo_id: str,
+    files_of: Callable[[str], Mapping[str, Path | bytes]],
+    ours: re.Pattern[str],
+    *,
+    kind: Literal["model", "dataset"] = "model",
+    public: bool = False,
+    revision: str | None = None,
+    message: str,
+    token: str | None = None,
+) -> Push:
+    """Uploads files in one commit, or none if the repository holds the same already.
+
+    The repository is made if it is not there. Of files that earlier pushes left, those that are no longer among the
+    files are deleted by the same commit; what others put there stays. If the push is interrupted, the branch is as it
+    was.
+
+    Args:
+        folder: What is pushed, for messages.
+        repo_id: "name" or "owner/name".
+        files_of: The files by their paths in the repository, from its full id.
+        ours: Which paths there are those of such a push.
+        kind: Of the repository.
+        public: Whether everybody may see it; private otherwise.
+        revision: The branch to push to, made if it is not there; `main` if not given.
+        message: Title of the commit.
+        token: Access token; the stored one if not given.
+
+    Raises:
+        ValueError: The repository is public and `public` is not set, or the Hub refuses the card.
+        ConnectionError: The Hub refused, failed or could not be reached.
+    """
     api = HfApi(token=token)
     try:
-        return _push(api, folder, repo_id, public, revision, message or "Upload model", with_code)
+        return _push(api, repo_id, files_of, ours, kind, public, revision, message)
     except (OSError, HTTPError, RuntimeError) as error:
         cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
         raise ConnectionError(
@@ -207,40 +265,45 @@ def push_folder(
 
 
 def _push(
-    api: HfApi, folder: Path, repo_id: str, public: bool, revision: str | None, message: str, with_code: bool
+    api: HfApi,
+    repo_id: str,
+    files_of: Callable[[str], Mapping[str, Path | bytes]],
+    ours: re.Pattern[str],
+    kind: str,
+    public: bool,
+    revision: str | None,
+    message: str,
 ) -> Push:
-    repo_id = api.create_repo(repo_id, private=not public, exist_ok=True).repo_id
-    head = api.model_info(repo_id)
-    if not public and not head.private:
-        raise ValueError(
-            f"{repo_id} is public, and public is not set. Set it (--public true), or make the repository private first."
-        )
+    repo_id = api.create_repo(repo_id, repo_type=kind, private=not public, exist_ok=True).repo_id
+    head: Any = api.repo_info(repo_id, repo_type=kind)
+    if not public:
+        refuse_public(head, "set public (--public true)")
     branch_is_new = False
     if revision is not None:
         try:
-            head = api.model_info(repo_id, revision=revision)
+            head = api.repo_info(repo_id, repo_type=kind, revision=revision)
         except RevisionNotFoundError:
             branch_is_new = True
-    files = files_to_push(folder, repo_id, with_code=with_code)
+    files = files_of(repo_id)
     additions = [CommitOperationAdd(path, content) for path, content in files.items()]
     there = [sibling.rfilename for sibling in head.siblings or []]
-    stale = [CommitOperationDelete(path) for path in there if _TRAVELS.fullmatch(path) and path not in files]
+    stale = [CommitOperationDelete(path) for path in there if ours.fullmatch(path) and path not in files]
     if branch_is_new:
-        api.preupload_lfs_files(repo_id, additions)  # what may take long comes before the branch
-        api.create_branch(repo_id, branch=str(revision), revision=head.sha)
+        api.preupload_lfs_files(repo_id, additions, repo_type=kind)  # what may take long comes before the branch
+        api.create_branch(repo_id, repo_type=kind, branch=str(revision), revision=head.sha)
     commit = api.create_commit(
-        repo_id, [*stale, *additions], commit_message=message, revision=revision, parent_commit=head.sha
+        repo_id,
+        [*stale, *additions],
+        repo_type=kind,
+        commit_message=message,
+        revision=revision,
+        parent_commit=head.sha,
     )
     return Push(repo_id, commit.oid, commit.commit_url, bool(head.private), is_new=commit.oid != head.sha)
 
 
 def _check_present(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        inside = sorted(
-            path.parent.name for path in folder.glob("*/config.json") if path.parent.name != CODEC_SUBFOLDER
-        )
-        hint = f"; it holds {', '.join(inside)}: push one of them" if inside else ", so it is no folder of a model"
-        raise FileNotFoundError(f"{folder} has no config.json{hint}")
+    check_model_folder(folder, "folder")
     for name, remedy in (
         ("preprocessor_config.json", "save the feature extractor there with save_pretrained"),
         ("README.md", "write a card, which says what the model is and was trained on; the recipes do it"),

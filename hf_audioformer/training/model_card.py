@@ -16,6 +16,7 @@ import numpy as np
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..codes.store import is_code_store, read_manifest
 from ..inspection.learning_curve import learning_curve_figure
 from ..metrics import confidence_intervals, per_class_table
 from .hub import ID_OF_THIS_CHECKPOINT
@@ -68,7 +69,7 @@ KNOWN_LIMITS = {
     "fsdd": "The set holds English digits by a handful of speakers.",
 }
 BUNDLED_HEARD = """
-Codec and starting weights had heard some clips of such sets before, without labels: folds 1, 2 and 4 of ESC-10, the
+{what} had heard some clips of such sets before, without labels: folds 1, 2 and 4 of ESC-10, the
 speakers george, jackson, lucas and theo of FSDD, and the spoken commands. Tests on those are not on wholly new
 clips."""
 WITH_BASELINE = ("commands", "esc10", "fsdd")
@@ -177,7 +178,8 @@ def write_model_card(
         codec: Hub id or folder that the codec was taken from; not given for the bundled one, and of an AST.
         details: Sentences on what is particular to this model.
     """
-    result, name = measured.result, _public(source)
+    store, source = source, source_of_sound(source)
+    result, name = measured.result, without_paths(source)
     is_bundled = kind is AUDIOFORMER and base_model is None
     is_hub_base = base_model is not None and not Path(base_model).exists()
     data = ModelCardData(
@@ -186,7 +188,7 @@ def write_model_card(
         pipeline_tag="audio-classification",
         tags=[kind.tag, "audio-classification", "hf_audioformer"],
         base_model=base_model if is_hub_base and not random_weights else None,
-        datasets=[source] if _is_of_hub(source) else None,
+        datasets=[source] if is_of_hub(source) else None,
         model_name=f"{kind.name} trained on {name}",
         eval_results=[
             EvalResult(
@@ -198,6 +200,9 @@ def write_model_card(
             )
         ],
     )
+    if store != source:
+        details = [*details, f"Its clips came as codes, encoded once, from the code store `{without_paths(store)}`."]
+    origins = _origins([source], None if random_weights else base_model, codec)
     rows = per_class_table(measured.logits, measured.labels, label_names)
     intervals = _intervals(measured)
     text = _template("classifier").format(
@@ -210,7 +215,7 @@ def write_model_card(
         base=_base(base_model, kind, random_weights=random_weights),
         num_labels=len(label_names),
         labels=", ".join(label_names),
-        origins=_origins([source], None if random_weights else base_model, codec),
+        origins=origins,
         licence=_licence_of_bundled(random_weights=random_weights) if is_bundled else OWN_LICENCE,
         split=result.name,
         choice="on validation clips" if result.num_clips["validation"] else "beforehand (the last one)",
@@ -229,7 +234,7 @@ def write_model_card(
         curve=_curve(folder, measured.history, result.metric, f"{kind.name} trained on {name}"),
         history=_history_rows(measured.history),
         limits=_limits([source], rows, one_label=measured.labels.ndim == 1)
-        + (BUNDLED_HEARD if is_bundled and source in KNOWN_DATA else "")
+        + _heard_before(source, is_bundled=is_bundled, origins=origins)
         + kind.note,
         recipe=_recipe_yaml(recipe),
         environment=_environment(),
@@ -256,7 +261,9 @@ def _base(base_model: str | None, kind: Kind, *, random_weights: bool) -> str:
     """What the training started from, in words."""
     if kind is AST and random_weights:
         return "random weights"
-    base = "the small checkpoint of the package hf_audioformer" if base_model is None else f"`{_public(base_model)}`"
+    base = (
+        "the small checkpoint of the package hf_audioformer" if base_model is None else f"`{without_paths(base_model)}`"
+    )
     return f"random weights in the form of {base}" if random_weights else base
 
 
@@ -286,12 +293,13 @@ def write_pretraining_card(
         codec: Hub id or folder of the codec; the bundled one if not given.
         history: The Trainer's log.
     """
-    source = ", ".join(map(_public, sources))
+    sources = list(map(source_of_sound, sources))
+    source = ", ".join(map(without_paths, sources))
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="feature-extraction",
         tags=["audioformer", "hf_audioformer", "masked-language-modeling"],
-        datasets=[name for name in sources if _is_of_hub(name)] or None,
+        datasets=[name for name in sources if is_of_hub(name)] or None,
         model_name=f"AudioFormer pretrained on {source}",
     )
     text = _template("pretrained").format(
@@ -324,7 +332,7 @@ def _write_evaluation_results(folder: Path, source: str, result: SplitResult) ->
 
     Source: github.com/huggingface/hub-docs, eval_results.yaml.
     """
-    if not _is_of_hub(source):
+    if not is_of_hub(source):
         return
     parts = ", ".join(f"{count} {part}" for part, count in result.num_clips.items())
     entry = {
@@ -337,18 +345,27 @@ def _write_evaluation_results(folder: Path, source: str, result: SplitResult) ->
     file.write_text(yaml.safe_dump([entry], sort_keys=False), encoding="utf-8")
 
 
-def _is_of_hub(source: str) -> bool:
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", source) is not None and not Path(source).exists()
+def is_of_hub(source: str) -> bool:
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", source) is not None and not Path(source).exists()
 
 
 def _origins(sources: Sequence[str], base_model: str | None, codec: str | None) -> str:
     """What is known of where the data, the weights started from and the codec come from, and under which licence."""
-    lines = [f"* Data: {_data(source)}." for source in sources]
+    lines = [f"* Data: {origin_of_data(source)}." for source in sources]
     if base_model is not None:
-        lines.append(f"* Weights started from: {_of_hub_or_here(base_model)}.")
-    if codec is not None:
-        lines.append(f"* Codec, in `codec/`: {_of_hub_or_here(codec)}.")
+        lines.append(f"* Weights started from: {origin_of_checkpoint(base_model)}.")
+    if codec is not None and base_model is not None and without_paths(codec) == without_paths(base_model):
+        lines.append("* Codec, in `codec/`: that of these weights.")
+    elif codec is not None:
+        lines.append(f"* Codec, in `codec/`: {origin_of_checkpoint(codec)}.")
     return "\n".join(lines)
+
+
+def _heard_before(source: str, *, is_bundled: bool, origins: str) -> str:
+    """That what ships with the package has heard clips of the set already, where it is part of this model."""
+    if source not in KNOWN_DATA or not (is_bundled or BUNDLED_CODEC in origins):
+        return ""
+    return BUNDLED_HEARD.format(what="Codec and starting weights" if is_bundled else "The small codec")
 
 
 def _licence_of_bundled(*, random_weights: bool) -> str:
@@ -357,16 +374,32 @@ def _licence_of_bundled(*, random_weights: bool) -> str:
     return BUNDLED_LICENCE.format(what="the codec in `codec/` is the small one of" if random_weights else both)
 
 
-def _data(source: str) -> str:
-    if _is_of_hub(source):
+def source_of_sound(source: str) -> str:
+    """What a code store was encoded from; anything else is its own source."""
+    return read_manifest(source).source if is_code_store(source) else source
+
+
+def origin_of_data(source: str) -> str:
+    if is_of_hub(source):
         return f"[{source}](https://huggingface.co/datasets/{source}), whose card states its licence"
-    return KNOWN_DATA.get(source, f"`{_public(source)}`, local files whose licence is not known to the recipe")
+    return KNOWN_DATA.get(source, f"`{without_paths(source)}`, local files whose licence is not known to the recipe")
 
 
-def _of_hub_or_here(checkpoint: str) -> str:
-    if _is_of_hub(checkpoint):
+def origin_of_checkpoint(checkpoint: str) -> str:
+    """Where a model comes from, as far as its id, or the card in its folder, says so."""
+    if is_of_hub(checkpoint):
         return f"[{checkpoint}](https://huggingface.co/{checkpoint}), whose card states its licence"
-    return f"`{_public(checkpoint)}`, a local folder whose licence is not known to the recipe"
+    name, told = without_paths(checkpoint), _origins_told(Path(checkpoint) / "README.md")
+    if not told:
+        return f"`{name}`, a local folder whose licence is not known to the recipe"
+    return "\n".join([f"`{name}`, a local folder, whose own card says:", *told]).removesuffix(".")
+
+
+def _origins_told(card: Path) -> list[str]:
+    """The list of origins in a card that was written here, indented; none in any other."""
+    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    section = text.partition("\n## Data, codec and licence\n")[2].partition("\n## ")[0]
+    return [f"  {line}" for line in section.splitlines() if line.lstrip().startswith("* ")]
 
 
 def _intervals(measured: Measured) -> dict[str, tuple[float, float]]:
@@ -440,7 +473,7 @@ def _curve(folder: Path, history: Sequence[Mapping[str, Any]], metric: str, titl
 
 
 def _recipe_yaml(recipe: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(_public(recipe), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(without_paths(recipe), sort_keys=False, allow_unicode=True)
 
 
 def _environment() -> str:
@@ -469,12 +502,12 @@ def _or_dash(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def _public(value: Any) -> Any:
+def without_paths(value: Any) -> Any:
     """The value with every path of this machine cut down to its last part."""
     if isinstance(value, str) and (Path(value).is_absolute() or Path(value).exists()):
         return Path(value).resolve().name
     if isinstance(value, Mapping):
-        return {name: _public(item) for name, item in value.items()}
+        return {name: without_paths(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_public(item) for item in value]
+        return [without_paths(item) for item in value]
     return value

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import HfApi, ModelCard
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import (
@@ -29,7 +29,7 @@ from .adaptation import has_lora
 from .averaging import AveragingArguments, AveragingResult, WeightAverage, choose_weights
 from .checkpoints import check_finite, mark_complete, save_final, weights_held_here
 from .console import EpochLines, quiet_transformers
-from .hub import Push, push_folder
+from .hub import Push, push_folder, refuse_public
 from .interruption import StopOnSigterm
 from .launch import check_world_size, distributed_backend, wrap_layers
 from .loaders import end_workers, with_own_workers
@@ -91,8 +91,9 @@ class AudioTrainer(Trainer):
     * marks checkpoints that were written to their end (see [`newest_complete_checkpoint`]),
     * writes one on SIGTERM (see [`StopOnSigterm`]),
     * has the right loss of several labels from Transformers' AST, with accumulation and several processes,
-    * pushes to the Hub in one commit at the end, privately unless `hub_private_repo` is false, and neither checkpoints
-      nor training arguments (see [`push_folder`]).
+    * pushes to the Hub in one commit at the end, privately unless `hub_private_repo` is false (a public repository that
+      is there already is refused before training), and neither checkpoints nor training arguments (see
+      [`push_folder`]).
 
     Takes the keyword arguments of `transformers.Trainer`, and:
 
@@ -368,6 +369,9 @@ class AudioTrainer(Trainer):
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         super().init_hf_repo(token, private=not self._is_public(private))
+        if self.is_world_process_zero() and not self._is_public(private):
+            repository = HfApi(token=token or self.args.hub_token).model_info(str(self.hub_model_id))
+            refuse_public(repository, "set hub_private_repo to false")  # now, not once all is trained
 
     def push_to_hub(  # type: ignore[override]
         self,

@@ -161,7 +161,7 @@ def test_help_and_a_dry_run_without_network(
     assert "left here: training_args.bin" in shown
     assert hub.requests == []
     assert cli.main(["push", str(tmp_path / "nothing"), "tester/tones"]) == 1
-    assert "has no config.json" in capsys.readouterr().err
+    assert "there is no such folder" in capsys.readouterr().err
 
 
 @pytest.mark.cli

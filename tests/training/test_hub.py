@@ -89,7 +89,9 @@ def test_the_same_again_is_no_commit_and_another_replaces_it(
 def test_a_public_repository_only_if_asked(folder: Path, hub_client: HubDouble) -> None:
     assert not push_folder(folder, "tester/open", public=True).private
     (folder / "result.json").write_text("[1]")
-    with pytest.raises(ValueError, match="tester/open is public, and public is not set"):
+    with pytest.raises(
+        ValueError, match=r"tester/open is public, and nothing is pushed there unasked: set public \(--public true\)"
+    ):
         push_folder(folder, "tester/open")
     assert len(hub_client.model("tester/open").titles) == 1
 
@@ -219,7 +221,7 @@ def test_a_folder_that_would_not_work_elsewhere_is_refused(folder: Path, hub_cli
         with pytest.raises(FileNotFoundError, match=f"has no {name}"):
             push_folder(folder, "tester/tones")
     (folder / "config.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match="it holds tones: push one of them"):
+    with pytest.raises(FileNotFoundError, match="it holds tones: give one of them"):
         push_folder(folder.parent, "tester/tones")
     assert hub_client.requests == []
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
+from hf_audioformer.codes.store import StorePlan, write_manifest, write_plan
 from hf_audioformer.metrics import confidence_intervals, per_class_table
 from hf_audioformer.training import model_card
 from hf_audioformer.training.model_card import (
@@ -234,6 +235,31 @@ def test_hub_ids_are_linked_and_local_paths_are_cut_down(tmp_path: Path) -> None
     for text in (str(hub), str(here)):
         assert str(tmp_path) not in text
         assert "had heard" not in text
+
+
+@pytest.mark.unit
+def test_origins_are_told_through_code_stores_and_local_checkpoints(tmp_path: Path) -> None:
+    store, network = tmp_path / "codes", tmp_path / "network"
+    plan = StorePlan(
+        **{"source": "esc10", "clips": 0, "clips_sha256": "", "label_names": [], "multi_label": False, "seed": 0},
+        **{"codec": "codec", "codec_revision": None, "settings": {"codebook_size": 8}, "num_codebooks": 1},
+        **{"augmentation": {"copies": 0}, "companions": {}, "companion_size": 0, "shard_clips": 1},
+    )
+    write_plan(store, plan)
+    write_manifest(store, plan, "cpu", [])
+    network.mkdir()
+    measures = {"training_clips": 8, "validation_clips": 2, "codebooks": []}
+    write_pretraining_card(network, measures=measures, recipe={}, sources=[str(store)], codec=None, history=HISTORY)
+    text = card(tmp_path, source=str(store), base_model=str(network), codec=str(network)).text
+    told = text.partition("## Data, codec and licence")[2].partition("## Results")[0]
+    assert told.count("[ESC-10](https://github.com/karolpiczak/ESC-50)") == 2
+    assert "`network`, a local folder, whose own card says:\n  * Data: [ESC-10]" in told
+    assert "  * Codec: the small codec of hf_audioformer" in told
+    assert "* Codec, in `codec/`: that of these weights." in told
+    assert "from the code store `codes`" in text
+    assert "The small codec had heard some clips" in text
+    assert ".." not in told
+    assert str(tmp_path) not in text
 
 
 @pytest.mark.unit

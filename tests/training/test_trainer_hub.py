@@ -73,8 +73,10 @@ def test_public_to_a_branch_by_the_arguments(
     repository = hub_client.model("tester/tones")
     assert not repository.private
     assert repository.branches["trial"].title == "Trial"
+    with pytest.raises(ValueError, match=r"tester/tones is public, and nothing is .*: set hub_private_repo to false"):
+        make_trainer(tiny_extractor, tmp_path / "unasked")
     with pytest.raises(ValueError, match="push_to_hub needs the feature extractor"):
-        make_trainer(None, tmp_path / "bare").push_to_hub()
+        make_trainer(None, tmp_path / "bare", hub_private_repo=False).push_to_hub()
 
 
 @pytest.mark.unit
@@ -99,7 +101,12 @@ def test_a_model_takes_its_feature_extractor_and_codec_along(
     card = repository.branches["trial"].files["README.md"].content
     assert b"pipeline_tag: audio-classification" in card
     assert b"- tones" in card
-    AudioFormerModel.from_pretrained(tiny_checkpoint).push_to_hub("open", commit_message="Again", revision="trial")
+    again = {"commit_message": "Again", "revision": "trial"}
+    with pytest.raises(ValueError, match="tester/open is public; push there with private=False"):
+        AudioFormerModel.from_pretrained(tiny_checkpoint).push_to_hub("open", **again)
+    assert repository.branches["trial"].title == "Upload model"
+    AudioFormerModel.from_pretrained(tiny_checkpoint).push_to_hub("open", private=False, **again)
+    assert repository.branches["trial"].title == "Again"
     assert repository.branches["trial"].files["README.md"].content == card
 
 

@@ -280,19 +280,22 @@ class AudioFormerPreTrainedModel(PreTrainedModel):
     ) -> CommitInfo:
         """Uploads the model in one commit with its feature extractor and codec, as Transformers does the model alone.
 
-        The repository is private unless asked otherwise. If it has no card it gets one that claims nothing.
+        The repository is private unless asked otherwise; one that is there and public is refused unless `private` is
+        False. If it has no card it gets one that claims nothing.
 
         Args:
             feature_extractor: By default the one in the folder or repository that the model was loaded from.
 
         Raises:
-            ValueError: No feature extractor is given or found.
+            ValueError: No feature extractor is given or found, or the repository is public.
         """
         if feature_extractor is None and not self.name_or_path:
             raise ValueError("this model was not loaded from anywhere; give push_to_hub its feature_extractor, too.")
         extractor = feature_extractor or AutoFeatureExtractor.from_pretrained(self.name_or_path, token=token)
         api = HfApi(token=token)
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if private and not api.model_info(repo_id).private:
+            raise ValueError(f"{repo_id} is public; push there with private=False, or make it private first.")
         if revision is not None:
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         with TemporaryDirectory() as name:

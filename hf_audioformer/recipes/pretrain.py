@@ -49,6 +49,7 @@ from ..training.masked_measures import (
 )
 from ..training.model_card import write_pretraining_card
 from ..training.output import check_output, prepare_output, resumable
+from ..training.trackers import check_trackers
 from ..training.trainer import AudioTrainer, trainer_arguments
 
 __all__ = ["PretrainArguments", "main", "run"]
@@ -181,6 +182,7 @@ def run(arguments: PretrainArguments) -> dict[str, Any]:
     """
     use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
     state = join_processes(use_cpu)
+    check_trackers(arguments.training)
     check_hub_settings(arguments.training, len(arguments.model.codebooks) if arguments.model.fusion == "each" else 1)
     training = TRAINING_DEFAULTS | arguments.training
     arguments = replace(arguments, world_size=state.num_processes, training=training)

@@ -39,6 +39,7 @@ from ..training.results import (
     write_results,
 )
 from ..training.steps import FinishedStep, remove_steps
+from ..training.trackers import check_trackers
 from ..training.trainer import AudioTrainer, trainer_arguments
 from .inputs import TrainingClips
 
@@ -110,6 +111,7 @@ def begin(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Arguments,
     use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
     state = join_processes(use_cpu)
     check_hub_settings(arguments.training)
+    check_trackers(arguments.training)
     arguments = replace(arguments, world_size=state.num_processes, training={**defaults, **arguments.training})
     check_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
     return arguments, use_cpu

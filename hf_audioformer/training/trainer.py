@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -72,6 +73,9 @@ def trainer_arguments(
         )
     # Every weight of our models takes part in every step, so that DDP need not look for ones that do not.
     defaults = {"ddp_find_unused_parameters": False, "ddp_backend": distributed_backend(), **defaults}
+    # Without a name, trackio opens a second run for the test; without the other, its Spaces would be public.
+    run_name = f"{Path(output_dir).absolute().name} {datetime.now():%Y-%m-%d %H:%M:%S}"
+    defaults |= {"run_name": run_name, "hub_private_repo": True}
     settings = {**defaults, **chosen, "output_dir": output_dir, "seed": seed, "use_cpu": use_cpu}
     settings |= {"remove_unused_columns": False, "restore_callback_states_from_checkpoint": True}
     try:

@@ -41,7 +41,7 @@ def test_a_script_trains_and_leaves_a_folder_that_the_pipeline_takes(
 ) -> None:
     if name == "lora_with_peft":
         pytest.importorskip("peft", reason="the extra `lora` is not installed")
-    measured = script(name).main(data=str(tone_folder), output=str(tmp_path), epochs=8)
+    measured = script(name).main(data=str(tone_folder), output=str(tmp_path), epochs=5)
     accuracy = measured if isinstance(measured, float) else measured["eval_accuracy"]
     assert accuracy >= 0.6
     assert f"6 test clips: accuracy {accuracy:.1%}, by chance 33.3%" in capsys.readouterr().out

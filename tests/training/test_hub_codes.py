@@ -23,7 +23,7 @@ from ..hub_double import HubDouble, Repository
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-TRAINING = ["--training.num_train_epochs", "2", "--training.disable_tqdm", "true"]
+TRAINING = ["--training.num_train_epochs", "1", "--training.disable_tqdm", "true"]
 # What a stranger with `datasets` alone does, in a process of its own; the card says it.
 LOAD = """
 import json, sys
@@ -112,7 +112,7 @@ def test_the_card_says_what_it_is_and_its_example_runs(
         "23 clips",
         "Left out, because they could not be read: 1 of 24 clips",
         "3 classes",
-        "| codes | list of list of 2 uint16 |",
+        f"| codes | list of list of {manifest.num_codebooks} uint16 |",
         "--model.checkpoint AN_AUDIOFORMER_WITH_THIS_CODEC",
         "whose licence is not known",
     ):
@@ -166,12 +166,10 @@ def test_pushed_by_the_command_it_loads_and_trains_by_its_id(
     assert by_id.codes is not None
     assert here.codes is not None
     assert by_id.codes.rows.to_list() == here.codes.rows.to_list()
-    results = []
-    for source, name in (("tester/tones", "by_id"), (str(encoded), "here")):
-        command = ["finetune", "--data.source", source, "--model.checkpoint", tiny_checkpoint, *TRAINING]
-        assert cli.main([*command, "--output_dir", str(tmp_path / name)]) == 0
-        results.append(json.loads((tmp_path / name / "results.json").read_text())[0]["metrics"])
-    assert results[0] == results[1]
+    command = ["finetune", "--data.source", "tester/tones", "--model.checkpoint", tiny_checkpoint, *TRAINING]
+    assert cli.main([*command, "--output_dir", str(tmp_path / "model")]) == 0
+    (result,) = json.loads((tmp_path / "model" / "results.json").read_text())
+    assert sum(result["num_clips"].values()) == 23
 
     found = load_in_another_process(hub_client, tmp_path)
     assert found["same"]

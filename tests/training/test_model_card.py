@@ -248,7 +248,7 @@ def test_origins_are_told_through_code_stores_and_local_checkpoints(tmp_path: Pa
     write_plan(store, plan)
     write_manifest(store, plan, "cpu", [])
     network.mkdir()
-    measures = {"training_clips": 8, "validation_clips": 2, "codebooks": []}
+    measures = {"training_clips": 8, "validation_clips": 2, "codebooks": {}}
     write_pretraining_card(network, measures=measures, recipe={}, sources=[str(store)], codec=None, history=HISTORY)
     text = card(tmp_path, source=str(store), base_model=str(network), codec=str(network)).text
     told = text.partition("## Data, codec and licence")[2].partition("## Results")[0]

@@ -1,7 +1,19 @@
 """What a trained checkpoint says of sound: scores, events, embeddings, filled gaps, surprise."""
 
 from .classifier import AudioClassifier, ClipScores
+from .embedder import ClipEmbedding, Embedder, nearest_neighbours
 from .events import Event, find_events, score_track
 from .front_end import FrontEnd, Sound
 
-__all__ = ["AudioClassifier", "ClipScores", "Event", "FrontEnd", "Sound", "find_events", "score_track"]
+__all__ = [
+    "AudioClassifier",
+    "ClipEmbedding",
+    "ClipScores",
+    "Embedder",
+    "Event",
+    "FrontEnd",
+    "Sound",
+    "find_events",
+    "nearest_neighbours",
+    "score_track",
+]

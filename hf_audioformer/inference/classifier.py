@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,9 @@ from transformers import PreTrainedModel
 
 from ..data.windows import mean_scores
 from ..metrics import class_probabilities
+from .each_clip import HeardClip, each_clip
 from .events import Event, find_events, score_track
-from .front_end import FrontEnd, Sound, name_of
+from .front_end import FrontEnd, Sound
 from .loading import choose_device, load_classifier
 
 __all__ = ["AudioClassifier", "ClipScores"]
@@ -111,46 +111,11 @@ class AudioClassifier:
     ) -> Iterator[tuple[str, ClipScores | Exception]]:
         """Each clip's name with its scores, or with the error that tells why it has none; in order, as they come.
 
-        Clips are read one after the other, and windows of several share a batch. After each batch `heard` is told how
-        many clips more, in parts of one, have been heard.
+        After each batch `heard` is told how many clips more, in parts of one, have been heard.
         """
-        waiting: deque[_Clip] = deque()
-        batch: list[tuple[_Clip, Tensor]] = []
-        for place, sound in enumerate(sounds):
-            clip = self._opened(sound, place)
-            waiting.append(clip)
-            for window in clip.windows:
-                batch.append((clip, clip.waveform[window]))
-                if len(batch) == self.batch_size:
-                    heard(self._score(batch))
-                    batch = []
-            while waiting and waiting[0].is_done:
-                yield self._finished(waiting.popleft())
-        if batch:
-            heard(self._score(batch))
-        yield from map(self._finished, waiting)
-
-    def _opened(self, sound: Sound, place: int) -> _Clip:
-        clip = _Clip(name_of(sound, place))
-        try:
-            clip.waveform = self.front_end.waveform(sound)
-            clip.windows = self.front_end.windows(len(clip.waveform))
-        except (ValueError, OSError) as error:
-            clip.error = error
-        return clip
-
-    def _score(self, batch: list[tuple[_Clip, Tensor]]) -> float:
-        """Adds the logits of windows to their clips; returns how many clips these windows are, in parts of one."""
-        try:
-            logits = self._logits([window for _, window in batch])
-        except ValueError as error:
-            if len(batch) > 1:
-                return sum(self._score([one]) for one in batch)
-            batch[0][0].error = error
-            return 1 / len(batch[0][0].windows)
-        for (clip, _), of_window in zip(batch, logits, strict=True):
-            clip.logits.append(of_window)
-        return sum(1 / len(clip.windows) for clip, _ in batch)
+        clips = each_clip(sounds, self.front_end, self._logits, batch_size=self.batch_size, heard=heard)
+        for clip in clips:
+            yield clip.name, clip.error or self._scores(clip)
 
     @torch.inference_mode()
     def _logits(self, windows: list[Tensor]) -> np.ndarray:
@@ -160,33 +125,16 @@ class AudioClassifier:
             logits[places] = self._model(**features).logits.float().cpu().numpy()
         return logits
 
-    def _finished(self, clip: _Clip) -> tuple[str, ClipScores | Exception]:
-        if clip.error is not None:
-            return clip.name, clip.error
+    def _scores(self, clip: HeardClip[np.ndarray]) -> ClipScores:
         rate = self.front_end.sampling_rate
-        logits = np.stack(clip.logits)
+        logits = np.stack(clip.outputs)
         (mean,) = mean_scores(logits, np.zeros(len(logits), dtype=np.int64))
         scores = class_probabilities(np.vstack([mean, logits]), multi_label=self.multi_label)
-        return clip.name, ClipScores(
+        return ClipScores(
             labels=self.labels,
             scores=scores[0],
             seconds=len(clip.waveform) / rate,
-            window_seconds=np.array([(window.start, window.stop) for window in clip.windows]) / rate,
+            window_seconds=clip.window_seconds(rate),
             window_scores=scores[1:],
             hop_seconds=self.front_end.hop_samples / rate,
         )
-
-
-@dataclass
-class _Clip:
-    """A clip that is being heard."""
-
-    name: str
-    waveform: Tensor = field(default_factory=lambda: torch.empty(0))
-    windows: list[slice] = field(default_factory=list)
-    logits: list[np.ndarray] = field(default_factory=list)
-    error: Exception | None = None
-
-    @property
-    def is_done(self) -> bool:
-        return self.error is not None or len(self.logits) == len(self.windows)

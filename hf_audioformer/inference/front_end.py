@@ -15,7 +15,7 @@ from ..audio import load_audio
 from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..audio.fbank import HOP_SECONDS, num_frames, samples_of_frames
 from ..data.spectrogram_collator import SpectrogramCollator
-from ..data.windows import window_starts
+from ..data.windows import check_overlap, window_starts
 from ..models.ast.tokens_ast import keep_tokens
 from ..models.audioformer.waveform_audioformer import as_float_tensor, resample
 
@@ -26,7 +26,6 @@ Sound = str | os.PathLike[str] | Mapping[str, Any]
 
 # Longer clips are heard in windows of this length by models that would take any: attention grows with its square.
 DEFAULT_WINDOW_SECONDS = 30.0
-DEFAULT_OVERLAP = 0.5
 
 Batch = tuple[list[int], dict[str, Tensor]]
 
@@ -41,7 +40,8 @@ class FrontEnd:
         model: The model, whose device the batches come on.
         extractor: Its feature extractor; of an AST, `ASTLogMelFeatureExtractor`.
         window_seconds: Length of a window; by default the longest that an AST or Whisper reads, 30 s for others.
-        hop_seconds: From window to window; half a window by default.
+        hop_seconds: From window to window; by default as `overlap` says.
+        overlap: Share of a window that the next one hears again, in [0, 1).
         ignore_padding: Leave out the tokens of padding of clips shorter than an AST reads, for an AST trained so.
             (AudioFormers never see padding, and of others only windows of one length share a batch.)
 
@@ -50,7 +50,7 @@ class FrontEnd:
         window_samples, hop_samples: Length of a window and from window to window, at that rate.
 
     Raises:
-        ValueError: `window_seconds` or `hop_seconds` is out of range.
+        ValueError: `window_seconds`, `hop_seconds` or `overlap` is out of range.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class FrontEnd:
         *,
         window_seconds: float | None = None,
         hop_seconds: float | None = None,
+        overlap: float = 0.5,
         ignore_padding: bool = False,
     ):
         self.extractor = extractor
@@ -74,7 +75,7 @@ class FrontEnd:
         elif ignore_padding:
             raise ValueError("ignore_padding is for an AST; other models see no padding, or need it")
         self.window_samples = self._checked_window(window_seconds)
-        self.hop_samples = self._checked_hop(hop_seconds)
+        self.hop_samples = self._checked_hop(hop_seconds, overlap)
 
     def waveform(self, sound: Sound) -> Tensor:
         """The sound as mono waveform, float32 (samples,), at the model's sampling rate.
@@ -106,7 +107,7 @@ class FrontEnd:
             starts = window_starts(num_samples, self.window_samples, self.hop_samples)
             return [slice(start, start + self.window_samples) for start in starts]
         frames = num_frames(self.window_samples, self.sampling_rate)
-        step = max(1, round(self.hop_samples / self.sampling_rate / HOP_SECONDS))
+        step = min(frames, max(1, round(self.hop_samples / self.sampling_rate / HOP_SECONDS)))
         starts = window_starts(num_frames(num_samples, self.sampling_rate), frames, step)
         return [samples_of_frames(start, frames, self.sampling_rate) for start in starts]
 
@@ -171,9 +172,10 @@ class FrontEnd:
             )
         return samples
 
-    def _checked_hop(self, seconds: float | None) -> int:
+    def _checked_hop(self, seconds: float | None, overlap: float) -> int:
+        check_overlap(overlap)
         if seconds is None:
-            return max(1, round(self.window_samples * (1 - DEFAULT_OVERLAP)))
+            return max(1, round(self.window_samples * (1 - overlap)))
         samples = round(seconds * self.sampling_rate)
         if not 1 <= samples <= self.window_samples:
             raise ValueError(

@@ -1,11 +1,13 @@
 """What several recipes start from: words of the command line, clips, and the feature extractor of a checkpoint."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tqdm.auto import tqdm
 from transformers import AutoFeatureExtractor
 
 from .. import AudioFormerFeatureExtractor
@@ -18,9 +20,11 @@ __all__ = [
     "ReadingArguments",
     "SubsetArguments",
     "TrainingClips",
+    "clip_bar",
     "files_of",
     "load_extractor",
     "read",
+    "report_left_out",
     "subset",
     "with_names",
 ]
@@ -142,6 +146,17 @@ def files_of(sources: Sequence[str]) -> list[str]:
             raise ValueError(f"{source}: there is no sound file in this folder or below it")
         files += found
     return files
+
+
+def clip_bar(description: str, total: int) -> tqdm:
+    """A bar in clips; windows of a long one are parts of it."""
+    shape = "{l_bar}{bar}| {n:.1f}/{total} clips [{elapsed}<{remaining}]"
+    return tqdm(total=total, desc=description, bar_format=shape, dynamic_ncols=True)
+
+
+def report_left_out(name: str, error: Exception) -> None:
+    """Says beside a bar why a clip was left out."""
+    tqdm.write(f"left out: {error if name in str(error) else f'{name}: {error}'}", file=sys.stderr)
 
 
 def load_extractor(checkpoint: str, argument: str) -> AudioFormerFeatureExtractor:

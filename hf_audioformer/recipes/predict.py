@@ -16,7 +16,6 @@ event.
 
 import csv
 import json
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -29,7 +28,7 @@ from ..inference.classifier import AudioClassifier, ClipScores
 from ..inference.front_end import longest_window
 from ..inference.loading import choose_device, load_classifier
 from ..training.arguments import parse_config
-from .inputs import files_of, with_names
+from .inputs import clip_bar, files_of, report_left_out, with_names
 
 __all__ = ["PredictArguments", "main", "run"]
 
@@ -96,11 +95,11 @@ def run(arguments: PredictArguments) -> None:
     failures = 0
     with ExitStack() as stack:
         writers = [stack.enter_context(writer) for writer in _writers(arguments)]
-        bar = stack.enter_context(_bar(len(files)))
+        bar = stack.enter_context(clip_bar("classify", len(files)))
         for name, result in classifier.each(files, heard=bar.update):
             if isinstance(result, Exception):
                 failures += 1
-                tqdm.write(f"left out: {result if name in str(result) else f'{name}: {result}'}", file=sys.stderr)
+                report_left_out(name, result)
                 continue
             tqdm.write(_shown(name, result, arguments))
             for write in writers:
@@ -181,9 +180,3 @@ def _csv_writer(path: Path, arguments: PredictArguments) -> Iterator[Write]:
                 )
 
         yield write
-
-
-def _bar(total: int) -> tqdm:
-    """A bar in clips; windows of a long one are parts of it."""
-    shape = "{l_bar}{bar}| {n:.1f}/{total} clips [{elapsed}<{remaining}]"
-    return tqdm(total=total, desc="classify", bar_format=shape, dynamic_ncols=True)

@@ -10,33 +10,13 @@ import soundfile
 import torch
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
-from hf_audioformer import AudioFormerFeatureExtractor
 from hf_audioformer.inference import AudioClassifier
 
-from ..fixtures_codec import varied_sound
-from .tiny_classifiers import audioformer, spectrogram_transformer, waveform_transformer, whisper
+from .tiny_classifiers import KINDS, sound
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-KINDS = ("audioformer", "ast", "wav2vec2", "whisper")
 RATE = {"audioformer": 24_000, "ast": 16_000, "wav2vec2": 16_000, "whisper": 16_000}
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory, tiny_codec: str) -> dict[str, str]:
-    """A folder of each kind; the AudioFormer gives several labels. Not to be changed."""
-    extractor = AudioFormerFeatureExtractor.from_codec(tiny_codec, num_codebooks=2, rms_level_dbfs=-23.0)
-    folders = {kind: tmp_path_factory.mktemp(kind) for kind in KINDS}
-    return {
-        "audioformer": audioformer(folders["audioformer"], extractor, problem_type="multi_label_classification"),
-        "ast": spectrogram_transformer(folders["ast"]),
-        "wav2vec2": waveform_transformer(folders["wav2vec2"], problem_type="single_label_classification"),
-        "whisper": whisper(folders["whisper"]),
-    }
-
-
-def sound(seconds: float, rate: int = 16_000, seed: int = 0) -> dict[str, Any]:
-    return {"array": varied_sound(round(seconds * rate), seed).numpy(), "sampling_rate": rate}
 
 
 @pytest.mark.reference

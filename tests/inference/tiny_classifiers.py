@@ -20,13 +20,20 @@ from transformers import (
 from hf_audioformer import AudioFormerFeatureExtractor, AudioFormerForAudioClassification
 from hf_audioformer.training.checkpoints import save_final
 
+from ..fixtures_codec import varied_sound
 from ..fixtures_recipes import tiny_config
 
+KINDS = ("audioformer", "ast", "wav2vec2", "whisper")
 NAMES = ("low", "middle", "high", "silence")
 LABELS: Any = {"id2label": dict(enumerate(NAMES)), "label2id": {name: index for index, name in enumerate(NAMES)}}
 SIZES: Any = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
 AST_FRAMES = 64  # 0.655 s
 WHISPER_SECONDS = 2
+
+
+def sound(seconds: float, rate: int = 16_000, seed: int = 0) -> dict[str, Any]:
+    """Some noise as pipelines take it."""
+    return {"array": varied_sound(round(seconds * rate), seed).numpy(), "sampling_rate": rate}
 
 
 @torch.no_grad()
@@ -65,9 +72,11 @@ def waveform_transformer(folder: Path, **settings: Any) -> str:
 
 def whisper(folder: Path, **settings: Any) -> str:
     sizes = {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+    sizes |= {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 32, "vocab_size": 8}
     lengths = {"num_mel_bins": 16, "max_source_positions": 50 * WHISPER_SECONDS, "classifier_proj_size": 16}
+    tokens = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0)
     torch.manual_seed(0)
-    config = WhisperConfig(**sizes, **lengths, **(LABELS | settings))
+    config = WhisperConfig(**sizes, **lengths, **tokens, **(LABELS | settings))
     randomize(WhisperForAudioClassification(config)).save_pretrained(folder)
     WhisperFeatureExtractor(feature_size=16, chunk_length=WHISPER_SECONDS).save_pretrained(folder)
     return str(folder)

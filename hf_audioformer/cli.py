@@ -26,6 +26,7 @@ COMMANDS = {
     ),
     "evaluate": Command("hf_audioformer.recipes.evaluate", "metrics, tables and figures of a classifier on your clips"),
     "predict": Command("hf_audioformer.recipes.predict", "labels of sound files, and when each is heard"),
+    "embed": Command("hf_audioformer.recipes.embed", "vectors of clips and frames, and what sounds alike"),
     "pretrain": Command(
         "hf_audioformer.recipes.pretrain", "masked language modelling on the codes of unlabelled clips"
     ),

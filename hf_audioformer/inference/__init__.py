@@ -4,6 +4,8 @@ from .classifier import AudioClassifier, ClipScores
 from .embedder import ClipEmbedding, Embedder, nearest_neighbours
 from .events import Event, find_events, score_track
 from .front_end import FrontEnd, Sound
+from .masked_codes import fill_frames, surprise
+from .streaming import StreamingClassifier, StreamingEncoder, StreamScores
 
 __all__ = [
     "AudioClassifier",
@@ -13,7 +15,12 @@ __all__ = [
     "Event",
     "FrontEnd",
     "Sound",
+    "StreamScores",
+    "StreamingClassifier",
+    "StreamingEncoder",
+    "fill_frames",
     "find_events",
     "nearest_neighbours",
     "score_track",
+    "surprise",
 ]

@@ -118,12 +118,12 @@ class AudioClassifier:
             yield clip.name, clip.error or self._scores(clip)
 
     @torch.inference_mode()
-    def _logits(self, windows: list[Tensor]) -> np.ndarray:
-        """Logits of windows, float32 (windows, classes)."""
+    def _logits(self, windows: list[Tensor]) -> list[np.ndarray]:
+        """Logits of each window, float32 (classes,)."""
         logits = np.empty((len(windows), len(self.labels)), dtype=np.float32)
         for places, features in self.front_end.batches(windows):
             logits[places] = self._model(**features).logits.float().cpu().numpy()
-        return logits
+        return list(logits)
 
     def _scores(self, clip: HeardClip[np.ndarray]) -> ClipScores:
         rate = self.front_end.sampling_rate

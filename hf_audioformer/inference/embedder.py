@@ -158,7 +158,8 @@ class Embedder:
 
     def _window(self, states: Tensor, samples: int, mask: Tensor | None) -> _Window:
         """The frames among the tokens (tokens, hidden_size) of a window of so many samples."""
-        extractor, config = self.front_end.extractor, self._model.config
+        config: Any = self._model.config
+        extractor = self.front_end.extractor
         rate = self.front_end.sampling_rate
         if isinstance(extractor, AudioFormerFeatureExtractor):
             tokens = states[: int(mask.sum())] if mask is not None else states

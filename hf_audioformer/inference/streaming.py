@@ -188,6 +188,8 @@ class StreamingClassifier:
         ValueError: The model is no AudioFormer on codes, its codec is not causal, or an argument is out of range.
     """
 
+    _codes: np.ndarray  # those of the frames from `_first_frame` on
+
     def __init__(
         self,
         model: AudioFormerForAudioClassification,

@@ -14,8 +14,9 @@ __all__ = ["check_model_folder", "read_config"]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
-def read_config(source: str | os.PathLike[str], argument: str) -> Any:
-    """The configuration of the model in a folder or on the Hub; errors call it by the name of the user's `argument`.
+def read_config(source: str | os.PathLike[str], argument: str, revision: str | None = None) -> Any:
+    """The configuration of the model in a folder or, at a revision, on the Hub; errors call it by the name of the
+    user's `argument`.
 
     Raises:
         FileNotFoundError: There is no such folder, and no such model on the Hub, or it cannot be reached.
@@ -26,7 +27,7 @@ def read_config(source: str | os.PathLike[str], argument: str) -> Any:
     if os.path.exists(source) or not _HUB_ID.fullmatch(source):
         check_model_folder(Path(source), argument)
     try:
-        return AutoConfig.from_pretrained(source, trust_remote_code=False)
+        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     except OSError as error:
         if os.path.isdir(source):
             raise ValueError(f"{argument} is {source}, whose config.json cannot be read: {error}") from error

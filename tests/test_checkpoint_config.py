@@ -20,6 +20,8 @@ COMMANDS = {
     ),
     "folder": (["push", "--repo", "me/model", "--folder"],),
     "codec.checkpoint": (["encode", "--data.source", "commands", "--output_dir", "out", "--codec.checkpoint"],),
+    "codec.name": (["encode", "--data.source", "commands", "--output_dir", "out", "--codec.name"],),
+    "model.codec": (["pretrain", "--data.sources", "[commands]", "--output_dir", "out", "--model.codec"],),
     "extractor": (["stats", "--data.source", "commands", "--output_dir", "out", "--extractor"],),
 }
 

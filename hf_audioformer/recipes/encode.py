@@ -353,6 +353,7 @@ def _load_extractor(arguments: CodecArguments) -> AudioFormerFeatureExtractor:
     elif arguments.checkpoint is not None:
         raise ValueError("codec.checkpoint and codec.name are both given; the codec comes from one of them.")
     else:
+        read_config(arguments.name, "codec.name", arguments.revision)
         with quiet_transformers():
             extractor = AudioFormerFeatureExtractor.from_codec(arguments.name, codec_revision=arguments.revision)
     available = extractor.load_codec().num_codebooks

@@ -19,6 +19,7 @@ from .. import (
     AudioFormerModel,
     assets,
 )
+from ..checkpoint_config import read_config
 from ..data import ClipTable, read_clips
 from ..data.clip_codes import codes_of_clips
 from ..data.clip_companions import Versions
@@ -295,6 +296,8 @@ def measure_codebooks(
 
 def load_extractor(arguments: NetworkArguments) -> AudioFormerFeatureExtractor:
     """A feature extractor for the codec, which gives all codebooks up to the last that is read."""
+    if arguments.codec is not None:
+        read_config(arguments.codec, "model.codec")
     with quiet_transformers():
         return AudioFormerFeatureExtractor.from_codec(
             arguments.codec or assets.codec_folder(),

@@ -62,10 +62,14 @@ KNOWN_DATA = {
     "fsdd": "the [Free Spoken Digit Dataset](https://github.com/Jakobovski/free-spoken-digit-dataset) (Z. Jackson and "
     "contributors), under CC BY-SA 4.0",
 }
+ESC10_CLIPS = (
+    "ESC-10 as published holds ten kinds of sound, forty clips of each in five folds, chosen by hand (how many of "
+    "them were here stands above)"
+)
 KNOWN_LIMITS = {
     "commands": "All voices it has heard are those of one speech synthesiser; no human being is among them.",
-    "esc10": "ESC-10 holds ten kinds of sound, forty clips of each, chosen by hand.",
-    "esc10_mix": "ESC-10 holds ten kinds of sound, forty clips of each, chosen by hand; the mixtures are artificial.",
+    "esc10": f"{ESC10_CLIPS}.",
+    "esc10_mix": f"{ESC10_CLIPS}; the mixtures are artificial.",
     "fsdd": "The set holds English digits by a handful of speakers.",
 }
 BUNDLED_HEARD = """

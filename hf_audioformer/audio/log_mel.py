@@ -5,7 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["log_mel", "mel_filterbank"]
+__all__ = ["log_mel", "log_mel_distance", "mel_filterbank"]
+
+DISTANCE_RANGE_DB = 80.0
 
 
 def log_mel(
@@ -51,6 +53,14 @@ def log_mel(
     filters = mel_filterbank(num_mel_bins, fft_samples, sampling_rate).to(waveform)
     mel_power = spectrum.abs().square().transpose(1, 2) @ filters
     return mel_power.clamp(min=floor).log().reshape(*waveform.shape[:-1], -1, num_mel_bins)
+
+
+def log_mel_distance(decoded: Tensor, original: Tensor, sampling_rate: int) -> float:
+    """Mean absolute difference of natural log-mels (64 bands), floored 80 dB under the peak of `original`."""
+    decoded = decoded[: len(original)]
+    floor = log_mel(original, sampling_rate).max().exp().item() * 10 ** (-DISTANCE_RANGE_DB / 10)
+    expected, found = (log_mel(audio, sampling_rate, floor=floor) for audio in (original, decoded))
+    return (found - expected).abs().mean().item()
 
 
 def mel_filterbank(num_mel_bins: int, fft_samples: int, sampling_rate: int) -> Tensor:

@@ -81,7 +81,7 @@ def surprise(
     span_frames: int = 1,
     gap_frames: int = 15,
     batch_size: int = 4,
-    on_batch: Callable[[int], object] = lambda passes: None,
+    heard: Callable[[float], object] = lambda share: None,
 ) -> Tensor:
     """How little each code was expected from the others: float32 (frames, num_codebooks), in nats.
 
@@ -96,7 +96,7 @@ def surprise(
             neighbours.
         gap_frames: Longer gaps take more passes: 1 + gap / span of them, each of the whole clip.
         batch_size: Passes computed together; changes nothing but speed.
-        on_batch: Told after each batch how many passes it had.
+        heard: Told after each batch which share of the passes it was.
 
     Raises:
         ValueError: There is no code among the tokens, or a setting is out of range.
@@ -106,7 +106,7 @@ def surprise(
     is_code = _is_code(model, input_ids)
     _check_hidden(model, input_ids, is_code)
     places, mask = is_code.nonzero().flatten(), special_token_id(model.config.codebook_size, "mask")
-    passes = min(num_passes(span_frames, gap_frames), -(-len(places) // span_frames))
+    passes = min(1 + math.ceil(gap_frames / span_frames), math.ceil(len(places) / span_frames))
     turn = torch.arange(len(places)) // span_frames % passes
     found = torch.empty(len(places), model.config.num_codebooks)
     for turns in torch.arange(passes).split(batch_size):
@@ -118,13 +118,8 @@ def surprise(
             hidden = places[turn == now]
             codes = input_ids[hidden].reshape(len(hidden), -1, 1)
             found[turn == now] = -of_pass[hidden].gather(2, codes)[..., 0]
-        on_batch(len(turns))
+        heard(len(turns) / passes)
     return found
-
-
-def num_passes(span_frames: int, gap_frames: int) -> int:
-    """The most passes that `surprise` takes with these settings; a short clip takes fewer."""
-    return 1 + math.ceil(gap_frames / span_frames)
 
 
 def _log_probabilities(model: AudioFormerForMaskedLM, input_ids: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from .. import AudioFormerFeatureExtractor, AudioFormerForAudioClassification
 from ..metrics import class_probabilities
-from ..models.audioformer.feature_extraction_audioformer import LEVEL_FLOOR_DBFS
 from ..models.audioformer.waveform_audioformer import Waveform, as_float_tensor, resample
+from .listening import level_gain
 from .loading import choose_device, load_classifier
 
 __all__ = ["StreamResampler", "StreamScores", "StreamingClassifier", "StreamingEncoder"]
@@ -123,10 +123,9 @@ class StreamingEncoder:
         self._chunks = 0
         self._unlevelled = torch.empty(0)
         self._gain: float | None = None
-        if self._extractor.rms_level_dbfs is None:
-            self._gain = 1.0
-        elif self._level_dbfs is not None:
-            self._gain = self._gain_of(10 ** (self._level_dbfs / 20))
+        if self._extractor.rms_level_dbfs is None or self._level_dbfs is not None:
+            of_stream = torch.tensor([10 ** ((self._level_dbfs or 0.0) / 20)])
+            self._gain = level_gain(of_stream, self._extractor.rms_level_dbfs)
 
     def _encode(self, samples: Tensor, is_last: bool = False) -> np.ndarray:
         if self._gain is None:
@@ -135,12 +134,8 @@ class StreamingEncoder:
             if not enough and not (is_last and len(self._unlevelled)):
                 return self._no_codes
             samples, self._unlevelled = self._unlevelled, torch.empty(0)
-            self._gain = self._gain_of(float(samples[: self._level_samples].square().mean().sqrt()))
+            self._gain = level_gain(samples[: self._level_samples], self._extractor.rms_level_dbfs)
         return self._stream.push(samples * self._gain).cpu().numpy().T
-
-    def _gain_of(self, rms: float) -> float:
-        wanted: Any = self._extractor.rms_level_dbfs
-        return 10 ** (wanted / 20) / max(rms, 10 ** (LEVEL_FLOOR_DBFS / 20))
 
     @property
     def _no_codes(self) -> np.ndarray:

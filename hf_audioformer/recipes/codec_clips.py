@@ -9,7 +9,7 @@ from torch import Tensor
 from ..audio.io import Audio, load_audio
 from ..data.hold_out import HoldOut, held_out_clips, parse_hold_out
 from ..data.readers import AUDIO_SUFFIXES, read_clips
-from ..models.audioformer.feature_extraction_audioformer import LEVEL_FLOOR_DBFS
+from ..inference.listening import level_gain
 from ..models.audioformer.waveform_audioformer import resample
 
 __all__ = ["load_waveforms", "set_level"]
@@ -60,5 +60,4 @@ def _is_whole_folder(source: str, hold_out: Sequence[HoldOut]) -> bool:
 
 def set_level(waveform: Tensor, rms_level_dbfs: float) -> Tensor:
     """`waveform` (samples,) scaled to a root mean square of `rms_level_dbfs`, as the feature extractor does."""
-    rms = waveform.square().mean().sqrt().clamp(min=10 ** (LEVEL_FLOOR_DBFS / 20))
-    return waveform * (10 ** (rms_level_dbfs / 20) / rms)
+    return waveform * level_gain(waveform, rms_level_dbfs)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from .. import assets
 from ..audio.io import Audio
-from ..audio.log_mel import log_mel
+from ..audio.log_mel import log_mel_distance
 from ..data.readers import read_clips
+from ..inference.listening import encode_clip
 from ..models.audioformer.codec_audioformer import AudioCodec
 from ..models.audioformer.waveform_audioformer import resample
 from ..training.arguments import parse_config
@@ -25,14 +26,11 @@ __all__ = [
     "CodecReportArguments",
     "bag_of_codes_folds",
     "codebook_perplexities",
-    "encode_clip",
-    "log_mel_distance",
     "main",
     "random_reference",
 ]
 
 ESC10_SECONDS = 5.0
-DISTANCE_RANGE_DB = 80.0
 
 
 @dataclass(frozen=True)
@@ -49,12 +47,6 @@ class CodecReportArguments:
     esc10: bool = field(default=False, metadata={"help": "also classify the folds of ESC-10 from the codes"})
 
 
-def encode_clip(codec: AudioCodec, waveform: Tensor) -> Tensor:
-    """Codes of all codebooks, int64 (num_codebooks, frames), of a waveform (samples,) of the codec's level and rate."""
-    whole_frames = F.pad(waveform, (0, -len(waveform) % codec.hop_length))
-    return codec.encode(whole_frames[None], codec.num_codebooks)[0]
-
-
 def codebook_perplexities(codes: Sequence[Tensor], codebook_size: int) -> list[float]:
     """exp(entropy) of the codes of each codebook over all clips: from 1 to `codebook_size`."""
     perplexities = []
@@ -62,14 +54,6 @@ def codebook_perplexities(codes: Sequence[Tensor], codebook_size: int) -> list[f
         shares = torch.bincount(row, minlength=codebook_size) / len(row)
         perplexities.append(torch.special.entr(shares).sum().exp().item())
     return perplexities
-
-
-def log_mel_distance(decoded: Tensor, original: Tensor, sampling_rate: int) -> float:
-    """Mean absolute difference of natural log-mels (64 bands), floored 80 dB under the peak of `original`."""
-    decoded = decoded[: len(original)]
-    floor = log_mel(original, sampling_rate).max().exp().item() * 10 ** (-DISTANCE_RANGE_DB / 10)
-    expected, found = (log_mel(audio, sampling_rate, floor=floor) for audio in (original, decoded))
-    return (found - expected).abs().mean().item()
 
 
 def random_reference(arguments: TrainCodecArguments, clips: Sequence[Tensor]) -> AudioCodec:

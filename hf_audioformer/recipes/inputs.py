@@ -20,12 +20,14 @@ __all__ = [
     "ReadingArguments",
     "SubsetArguments",
     "TrainingClips",
+    "claim_folder",
     "clip_bar",
     "files_of",
     "load_extractor",
     "read",
     "report_left_out",
     "subset",
+    "unique_names",
     "with_names",
 ]
 
@@ -157,6 +159,28 @@ def clip_bar(description: str, total: int) -> tqdm:
 def report_left_out(name: str, error: Exception) -> None:
     """Says beside a bar why a clip was left out."""
     tqdm.write(f"left out: {error if name in str(error) else f'{name}: {error}'}", file=sys.stderr)
+
+
+def unique_names(files: Sequence[str]) -> dict[str, str]:
+    """A name for what is made of each file: its own without the ending, and a number where two would have the same."""
+    names: dict[str, str] = {}
+    for file in files:
+        stem, number = Path(file).stem, 1
+        while (name := stem if number == 1 else f"{stem}_{number}") in names.values():
+            number += 1
+        names[file] = name
+    return names
+
+
+def claim_folder(folder: Path, file: str, *, overwrite: bool) -> None:
+    """Makes a folder for the results of a command, of which `file` is one.
+
+    Raises:
+        FileExistsError: There is an earlier `file`, and `overwrite` is not set.
+    """
+    if (folder / file).exists() and not overwrite:
+        raise FileExistsError(f"{folder} holds earlier results. Replace them with --overwrite true, or name another.")
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def load_extractor(checkpoint: str, argument: str) -> AudioFormerFeatureExtractor:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from hf_audioformer import assets, cli
-from hf_audioformer.recipes.codec_report import codebook_perplexities, log_mel_distance
+from hf_audioformer.audio.log_mel import log_mel_distance
+from hf_audioformer.recipes.codec_report import codebook_perplexities
 from hf_audioformer.recipes.train_codec import ARGUMENTS_FILE, TrainCodecArguments
 from hf_audioformer.training.arguments import parse_config
 

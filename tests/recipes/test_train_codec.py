@@ -12,10 +12,11 @@ import torch
 from transformers import EncodecModel
 
 from hf_audioformer.codes.small_encodec import decode_latents, encode_latents
+from hf_audioformer.inference.listening import encode_clip
 from hf_audioformer.models.audioformer.codec_audioformer import AudioCodec
 from hf_audioformer.recipes import codec_report
 from hf_audioformer.recipes.codec_clips import load_waveforms
-from hf_audioformer.recipes.codec_report import codebook_perplexities, encode_clip
+from hf_audioformer.recipes.codec_report import codebook_perplexities
 from hf_audioformer.recipes.train_codec import (
     STATE_FILE,
     CodecTrainer,

@@ -1,0 +1,48 @@
+"""`hf-audioformer surprise`: tables hold the surprise of each frame, and bad files are named."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from hf_audioformer import cli, load_audio
+from hf_audioformer.inference.listening import surprise_track
+from hf_audioformer.recipes.infill import load_masked_lm
+
+from ..fixtures_recipes import SAMPLING_RATE, tone
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.cli
+def test_tables_and_figures(tiny_checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clips, output = tmp_path / "clips", tmp_path / "out"
+    clips.mkdir()
+    soundfile.write(clips / "clip.wav", tone(["low", "high"], seed=0, seconds=1.2), SAMPLING_RATE)
+    (clips / "bad.wav").write_bytes(b"no sound")
+    asked = ["surprise", str(clips), "--output_dir", str(output), "--model", tiny_checkpoint, "--span", "2"]
+    assert cli.main([*asked, "--top", "2", "--device", "cpu"]) == 1
+    shown = capsys.readouterr()
+    assert f"left out: {clips / 'bad.wav'}: not readable as audio" in shown.err
+    assert "1 of 2 clips could not be used" in shown.err
+
+    model, extractor = load_masked_lm(tiny_checkpoint, "cpu")
+    waveform = torch.from_numpy(load_audio(clips / "clip.wav", 24_000)["array"])
+    starts, nats = surprise_track(model, extractor, waveform, span_frames=2, gap_frames=12)
+    with (output / "clip.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    np.testing.assert_allclose([float(row["start_seconds"]) for row in rows], starts, atol=1e-6)
+    np.testing.assert_allclose([float(row["surprise"]) for row in rows], nats.mean(1), atol=1e-4)
+    np.testing.assert_allclose([float(row["codebook_1"]) for row in rows], nats[:, 1], atol=1e-4)
+    means = {start: nats[(starts >= start) & (starts < start + 0.5)].mean() for start in (0.0, 0.5, 1.0)}
+    best = sorted(means, key=lambda start: -means[start])[:2]
+    lines = [line for line in shown.out.splitlines() if " to " in line]
+    assert [float(line.split()[0]) for line in lines] == best
+    assert [float(line.split()[4]) for line in lines] == pytest.approx([means[start] for start in best], abs=0.006)
+    assert (output / "clip.png").stat().st_size > 10_000
+    with (output / "surprise.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (float(row["seconds"]), float(row["surprise"])) == (pytest.approx(1.2), pytest.approx(nats.mean(), abs=1e-4))

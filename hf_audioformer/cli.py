@@ -27,6 +27,9 @@ COMMANDS = {
     "evaluate": Command("hf_audioformer.recipes.evaluate", "metrics, tables and figures of a classifier on your clips"),
     "predict": Command("hf_audioformer.recipes.predict", "labels of sound files, and when each is heard"),
     "embed": Command("hf_audioformer.recipes.embed", "vectors of clips and frames, and what sounds alike"),
+    "reconstruct": Command("hf_audioformer.recipes.reconstruct", "hear what a codec keeps, at each bit rate"),
+    "infill": Command("hf_audioformer.recipes.infill", "have a gap in a clip filled by a masked language model"),
+    "surprise": Command("hf_audioformer.recipes.surprise", "where a clip surprises a masked language model"),
     "pretrain": Command(
         "hf_audioformer.recipes.pretrain", "masked language modelling on the codes of unlabelled clips"
     ),

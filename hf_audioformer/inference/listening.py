@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -144,11 +145,15 @@ def surprise_track(
     done = 0
     for start in window_starts(len(codes), window, window):
         part = torch.from_numpy(extractor.tokens(codes[start : start + window].reshape(-1, extractor.num_codebooks)))
-        share = min(window, len(codes) - done) / len(codes)
-        nats = surprise(model, part, heard=lambda of_part, share=share: heard(share * of_part), **settings)
+        share = min(window, len(codes) - done) / len(codes)  # of the clip, in this part
+        nats = surprise(model, part, heard=partial(_scaled, heard, share), **settings)
         found.append(nats[done - start :])
         done = start + len(nats)
     return np.arange(len(codes)) / extractor.frame_rate, torch.cat(found).numpy()
+
+
+def _scaled(heard: Callable[[float], object], share: float, of_part: float) -> None:
+    heard(share * of_part)
 
 
 def _tokens(extractor: AudioFormerFeatureExtractor, waveform: Tensor) -> Tensor:

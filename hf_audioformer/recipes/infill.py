@@ -99,9 +99,10 @@ def load_masked_lm(
     read_config(source, "model")
     extractor = load_extractor(source, "model")
     extractor.load_codec(where)
-    info: dict[str, Any]
+    loaded: Any
     with quiet_transformers():
-        model, info = AudioFormerForMaskedLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+        loaded = AudioFormerForMaskedLM.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
+    model, info = loaded
     if info["missing_keys"]:
         raise ValueError(
             f"model is {source}, which cannot predict masked codes (missing {sorted(info['missing_keys'])[0]}); give a "

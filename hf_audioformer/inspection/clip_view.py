@@ -162,14 +162,13 @@ class ModelFacts:
 
 def model_facts(loaded: InspectedModel, trace: Trace, model: str) -> ModelFacts:
     """The facts of a model called `model`, with the shapes and seconds of one clip."""
-    config = loaded.model.config
     return ModelFacts(
         model=model,
         source=loaded.source,
         model_class=type(loaded.model).__name__,
         parameters=sum(weights.numel() for weights in loaded.model.parameters()),
         layers=len(trace.attentions),
-        decoder_layers=config.decoder_layers if loaded.writes else None,
+        decoder_layers=None if trace.cross is None else len(trace.cross.weights),
         heads=trace.attentions[0].shape[0],
         input_form=trace.input_form,
         input_shape=trace.input_shape,

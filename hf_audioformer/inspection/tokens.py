@@ -78,7 +78,7 @@ def layout_of(
     """The layout of the tokens that an encoder makes of one clip.
 
     It is exact for AudioFormer, AST, Whisper and encoders that convolve the waveform (Wav2Vec2, HuBERT, WavLM, ...);
-    of any other model the tokens are taken to lie evenly over the clip.
+    of any other model, and of one that joins steps afterwards, the tokens are taken to lie evenly over the clip.
 
     Args:
         config: The model's configuration.
@@ -90,7 +90,7 @@ def layout_of(
         _audioformer_layout(config, extractor, inputs, num_tokens),
         _ast_layout(config),
         _whisper_layout(config, extractor),
-        _waveform_layout(config, extractor, num_tokens),
+        _waveform_layout(config, extractor, clip_seconds),
     )
     for layout in candidates:
         if layout is not None and layout.num_tokens == num_tokens:
@@ -132,11 +132,12 @@ def _whisper_layout(config: Any, extractor: Any) -> TokenLayout | None:
     return TokenLayout(config.max_source_positions, 2 * extractor.hop_length / extractor.sampling_rate, 0.0)
 
 
-def _waveform_layout(config: Any, extractor: Any, num_tokens: int) -> TokenLayout | None:
+def _waveform_layout(config: Any, extractor: Any, clip_seconds: float) -> TokenLayout | None:
     """The convolutions' common stride; a step's middle is that of the samples it hears."""
     kernels, strides = getattr(config, "conv_kernel", None), getattr(config, "conv_stride", None)
     if not isinstance(kernels, (list, tuple)) or not isinstance(strides, (list, tuple)):
         return None
     heard = 1 + sum((kernel - 1) * math.prod(strides[:index]) for index, kernel in enumerate(kernels))
-    rate = extractor.sampling_rate
-    return TokenLayout(num_tokens, math.prod(strides) / rate, heard / 2 / rate)
+    rate, stride = extractor.sampling_rate, math.prod(strides)
+    steps = (round(clip_seconds * rate) - heard) // stride + 1
+    return TokenLayout(steps, stride / rate, heard / 2 / rate)

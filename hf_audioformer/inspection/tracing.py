@@ -33,6 +33,10 @@ __all__ = ["CrossAttention", "InspectedModel", "Trace", "load_model", "trace_cli
 
 MAX_ATTENTION_BYTES = 8e9
 MAX_NEW_TOKENS = 40
+ALLOWED = (
+    "Inspect takes transformers with self-attention over all tokens, such as AudioFormer, AST, Wav2Vec2 and Whisper; "
+    "leave it out."
+)
 
 
 @dataclass(frozen=True)
@@ -183,19 +187,19 @@ def trace_clip(loaded: InspectedModel, audio: Audio) -> Trace:
 
 
 def _hidden_states(loaded: InspectedModel, inputs: Mapping[str, Tensor]) -> tuple[np.ndarray, ...]:
-    states = loaded.encoder(**inputs, output_hidden_states=True).hidden_states
+    try:
+        states = loaded.encoder(**inputs, output_hidden_states=True).hidden_states
+    except TypeError:  # a model of another kind does not know the argument
+        states = None
     if not states or any(layer.ndim != 3 for layer in states):
-        raise ValueError(f"{_who(loaded)} returns no hidden states (batch, tokens, size); it cannot be inspected here.")
+        raise ValueError(f"{_who(loaded)} returns no hidden states (batch, tokens, size). {ALLOWED}")
     return tuple(layer[0].numpy() for layer in states)
 
 
 def _attentions(loaded: InspectedModel, inputs: Mapping[str, Tensor], tokens: int) -> tuple[np.ndarray, ...]:
     found = getattr(loaded.encoder(**inputs, output_attentions=True), "attentions", None)
     if not found or any(layer is None or layer.shape[-2:] != (tokens, tokens) for layer in found):
-        raise ValueError(
-            f"{_who(loaded)} returns no attention weights (batch, heads, tokens, tokens) of its {tokens} tokens. "
-            "Inspect takes transformers with full self-attention, such as AudioFormer, AST, Wav2Vec2 and Whisper."
-        )
+        raise ValueError(f"{_who(loaded)} returns no attention weights of its {tokens} tokens. {ALLOWED}")
     return tuple(layer[0].numpy() for layer in found)
 
 
@@ -211,7 +215,7 @@ def _check_size(loaded: InspectedModel, tokens: int, seconds: float) -> None:
 
 
 def _who(loaded: InspectedModel) -> str:
-    return f"{loaded.source}, a {type(loaded.model).__name__},"
+    return f"{loaded.source} ({type(loaded.model).__name__})"
 
 
 def _cross_attention(loaded: InspectedModel, inputs: Mapping[str, Tensor]) -> CrossAttention:

@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import ASTConfig, AutoModel, WhisperForConditionalGeneration
+from transformers import ASTConfig, AutoModel, EncodecFeatureExtractor, WhisperForConditionalGeneration
 
 from hf_audioformer.inspection import tracing
 from hf_audioformer.inspection.clip_view import ModelFacts, model_facts, view_of
 from hf_audioformer.inspection.tracing import InspectedModel, Trace, load_model, trace_clip
 from hf_audioformer.models.ast.positions_ast import patch_grid
 
-from ..fixtures_codec import varied_sound
+from ..fixtures_codec import make_random_encodec, varied_sound
 from .tiny_zoo import save_zoo
 
 pytestmark = pytest.mark.unit
@@ -171,10 +171,19 @@ def test_a_model_without_attention_is_named(zoo: dict[str, str], models: dict[st
     model = models["wav2vec2"]
     model.model.set_attn_implementation("sdpa")
     try:
-        with pytest.raises(ValueError, match=r"Wav2Vec2ForSequenceClassification, returns no attention weights"):
+        with pytest.raises(
+            ValueError, match=r"\(Wav2Vec2ForSequenceClassification\) returns no attention weights of its 49 tokens"
+        ):
             trace_clip(model, AUDIO)
     finally:
         model.model.set_attn_implementation("eager")
+
+
+def test_a_model_of_another_kind_is_named(tmp_path: Path) -> None:
+    make_random_encodec().save_pretrained(tmp_path)
+    EncodecFeatureExtractor().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"\(EncodecModel\) returns no hidden states .* such as AudioFormer"):
+        trace_clip(load_model(tmp_path), AUDIO)
 
 
 def test_a_checkpoint_without_extractor_is_named(zoo: dict[str, str], tmp_path: Path) -> None:

@@ -69,6 +69,11 @@ def test_frames_of_an_audioformer_and_its_boundary_tokens(boundaries: bool) -> N
     assert layout.seconds[[0, -1]] == pytest.approx([0.5 / 75, 1 - 0.5 / 75])
 
 
+def test_steps_that_are_joined_after_the_convolutions_lie_evenly() -> None:
+    layout = layout_of(Wav2Vec2Config(), SimpleNamespace(sampling_rate=16_000), {}, 6, 0.25)
+    assert layout.step_seconds == pytest.approx(0.25 / 6)
+
+
 def test_tokens_of_an_unknown_model_lie_evenly_over_the_clip() -> None:
     layout = layout_of(SimpleNamespace(model_type="other"), None, {}, 10, 5.0)
     assert layout.seconds == pytest.approx(np.arange(0.25, 5, 0.5))

@@ -42,7 +42,9 @@ class ClipView:
         even_seconds: What those are of attention that weighs all steps alike.
         on_clip: Share of each layer's attention that stays on the clip, (layers,), the rest lies on special tokens and
             padding.
-        codes: (frames, codebooks) of an AudioFormer, and how they are used.
+        codes: (frames, codebooks) of an AudioFormer.
+        usage: How they are used.
+        surprise: How little each was expected, in nats, (frames, codebooks), of a masked language model.
     """
 
     model: str
@@ -62,6 +64,7 @@ class ClipView:
     cross: CrossView | None
     codes: np.ndarray | None
     usage: CodeUsage | None
+    surprise: np.ndarray | None
 
     @property
     def distances(self) -> np.ndarray:
@@ -81,7 +84,15 @@ class ClipView:
         return float(self.seconds[0]) - half, float(self.seconds[-1]) + half
 
 
-def view_of(trace: Trace, *, model: str, clip: str, codebook_size: int | None = None, layer: int = -1) -> ClipView:
+def view_of(
+    trace: Trace,
+    *,
+    model: str,
+    clip: str,
+    codebook_size: int | None = None,
+    surprise: np.ndarray | None = None,
+    layer: int = -1,
+) -> ClipView:
     """The view of a trace; `layer` is the one whose heads are shown, from 0, or from -1 backwards.
 
     Raises:
@@ -118,6 +129,7 @@ def view_of(trace: Trace, *, model: str, clip: str, codebook_size: int | None = 
         cross=_cross_view(trace),
         codes=trace.codes,
         usage=None if trace.codes is None or codebook_size is None else code_usage(trace.codes, codebook_size),
+        surprise=surprise,
     )
 
 

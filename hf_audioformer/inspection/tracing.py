@@ -88,7 +88,8 @@ class Trace:
         layout: Where the encoder's tokens stand.
         hidden_states: (tokens, size) before the first layer and after each.
         attentions: (heads, tokens, tokens) of each layer; rows sum to 1.
-        codes: (frames, codebooks) without special tokens, of an AudioFormer.
+        input_ids: Of an AudioFormer, (frames,) or (frames, codebooks) as it reads them, with special tokens.
+        codes: The same without special tokens, always (frames, codebooks).
     """
 
     clip_seconds: float
@@ -99,6 +100,7 @@ class Trace:
     hidden_states: tuple[np.ndarray, ...]
     attentions: tuple[np.ndarray, ...]
     cross: CrossAttention | None = None
+    input_ids: np.ndarray | None = None
     codes: np.ndarray | None = None
 
     @property
@@ -172,6 +174,7 @@ def trace_clip(loaded: InspectedModel, audio: Audio) -> Trace:
     _check_size(loaded, tokens, seconds)
     attentions = _attentions(loaded, inputs, tokens)
     name = loaded.model.main_input_name if loaded.model.main_input_name in inputs else next(iter(inputs))
+    ids = inputs["input_ids"][0].numpy() if "input_ids" in inputs else None
     layout = layout_of(loaded.model.config, loaded.extractor, inputs, tokens, seconds)
     return Trace(
         clip_seconds=seconds,
@@ -182,7 +185,8 @@ def trace_clip(loaded: InspectedModel, audio: Audio) -> Trace:
         hidden_states=states,
         attentions=attentions,
         cross=_cross_attention(loaded, inputs) if loaded.writes else None,
-        codes=_codes(loaded.model.config, inputs),
+        input_ids=ids,
+        codes=None if ids is None else _codes(ids, loaded.model.config.codebook_size),
     )
 
 
@@ -246,8 +250,6 @@ def _input_form(config: Any, values: Tensor) -> str:
     return "log-mel spectrogram (bands, frames)" if config.model_type == "whisper" else "features (frames, size)"
 
 
-def _codes(config: Any, inputs: Mapping[str, Tensor]) -> np.ndarray | None:
-    if config.model_type != "audioformer" or "input_ids" not in inputs:
-        return None
-    codes = inputs["input_ids"][0].reshape(inputs["input_ids"].shape[1], -1).numpy()
-    return codes[(codes < config.codebook_size).all(axis=1)]
+def _codes(input_ids: np.ndarray, codebook_size: int) -> np.ndarray:
+    codes = input_ids.reshape(len(input_ids), -1)
+    return codes[(codes < codebook_size).all(axis=1)]

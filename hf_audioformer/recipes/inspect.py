@@ -16,13 +16,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from tqdm.auto import tqdm
 
+from .. import AudioFormerForMaskedLM
 from ..audio.io import Audio, load_audio
+from ..inference.masked_codes import surprise
 from ..inspection.clip_view import ClipView, ModelFacts, model_facts, view_of
 from ..inspection.html_page import html_page
 from ..inspection.panels import log_mel_of
-from ..inspection.tracing import load_model, trace_clip
+from ..inspection.tracing import InspectedModel, Trace, load_model, trace_clip
 from ..training.arguments import parse_config
 from ..training.console import quiet_transformers
 from .inspection_report import numbers, sections, summary
@@ -147,6 +151,22 @@ def _inspect(arguments: InspectArguments, clips: dict[str, Audio]) -> tuple[list
                 trace = trace_clip(loaded, audio)
                 if number == 0:
                     facts.append(model_facts(loaded, trace, name))
-                views.append(view_of(trace, model=name, clip=clip, codebook_size=size, layer=arguments.layer))
+                views.append(
+                    view_of(
+                        trace,
+                        model=name,
+                        clip=clip,
+                        codebook_size=size,
+                        surprise=_surprise(loaded, trace),
+                        layer=arguments.layer,
+                    )
+                )
                 bar.update()
     return facts, views
+
+
+def _surprise(loaded: InspectedModel, trace: Trace) -> np.ndarray | None:
+    """Of a model that predicts masked codes, the surprise along the clip, (frames, codebooks)."""
+    if trace.input_ids is None or type(loaded.model) is not AudioFormerForMaskedLM:
+        return None
+    return surprise(loaded.model, torch.from_numpy(trace.input_ids)).numpy()

@@ -10,7 +10,7 @@ import numpy as np
 from ..inspection.attention_plots import cross_figure, distance_figure, heads_figure, layers_figure, overlay_figure
 from ..inspection.clip_view import ClipView, ModelFacts
 from ..inspection.html_page import Section
-from ..inspection.state_plots import codes_figure, hidden_states_figure, states_by_layer_figure
+from ..inspection.state_plots import codes_figure, hidden_states_figure, states_by_layer_figure, surprise_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,6 +45,10 @@ PATCHES = (
 )
 CROSS = " Cross-attention has a row for each token that the decoder wrote: where it looked to write that one."
 CODES = " Codes are what this model hears: one number for each frame and codebook; one colour is one code."
+SURPRISE = (
+    " Surprise is how little the model expected a frame's codes from the others, as the negative logarithm of their "
+    "probability while the frame is hidden, mean over the codebooks: peaks are what the rest does not explain."
+)
 
 FACTS = ("model", "class", "parameters", "layers", "heads", "input", "input shape", "output shape", "one step", "hears")
 DISTANCES = (
@@ -89,6 +93,9 @@ def _model_section(views: Sequence[ClipView], log_mels: Sequence[np.ndarray]) ->
     if first.usage is not None:
         figures["codes"] = codes_figure(views)
         text += CODES
+    if first.surprise is not None:
+        figures["surprise"] = surprise_figure(views, log_mels)
+        text += SURPRISE
     name = first.model.replace("/", "_")
     return Section(first.model, text, figures=[_png(f"{name}_{kind}", figure) for kind, figure in figures.items()])
 
@@ -143,6 +150,7 @@ def _view_numbers(view: ClipView) -> dict[str, Any]:
         "attention_on_clip": view.on_clip.tolist(),
         "written": None if view.cross is None else list(view.cross.written),
         "distinct_codes": None if view.usage is None else view.usage.distinct.tolist(),
+        "mean_surprise_nats": None if view.surprise is None else float(view.surprise.mean()),
         "code_perplexity": None if view.usage is None else view.usage.perplexity.tolist(),
     }
 

@@ -18,7 +18,12 @@ from hf_audioformer.inspection.attention_plots import (
 from hf_audioformer.inspection.clip_view import ClipView, CrossView
 from hf_audioformer.inspection.code_usage import code_usage
 from hf_audioformer.inspection.panels import log_mel_of, mel_position
-from hf_audioformer.inspection.state_plots import codes_figure, hidden_states_figure, states_by_layer_figure
+from hf_audioformer.inspection.state_plots import (
+    codes_figure,
+    hidden_states_figure,
+    states_by_layer_figure,
+    surprise_figure,
+)
 from hf_audioformer.inspection.tokens import TokenLayout
 
 pytestmark = pytest.mark.unit
@@ -49,6 +54,7 @@ def a_view(**changes: object) -> ClipView:
         cross=CrossView(("a", "b", "c", "d\n"), RANDOM.dirichlet(np.ones(20), 4)),
         codes=codes,
         usage=code_usage(codes, 16),
+        surprise=RANDOM.random((20, 2)),
     )
     return replace(view, **changes)
 
@@ -177,6 +183,17 @@ def test_codes_over_time_and_their_shares() -> None:
     assert use.lines[1].get_ydata() == pytest.approx(100 * np.cumsum(counts) / 20)
     label = use.get_legend().get_texts()[0].get_text()
     assert label == f"1: {view.usage.distinct[0]} codes, perplexity {view.usage.perplexity[0]:.0f}"
+    assert_readable(figure)
+
+
+def test_surprise_is_the_mean_over_codebooks() -> None:
+    view = a_view()
+    figure = surprise_figure([view], [RANDOM.standard_normal((98, 128))])
+    line, mean = figure.axes[1].lines
+    assert line.get_xdata() == pytest.approx(0.025 + 0.05 * np.arange(20))
+    assert line.get_ydata() == pytest.approx(view.surprise.mean(1))
+    assert mean.get_label() == f"mean of the clip: {view.surprise.mean():.2f}"
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim() == (0, 1)
     assert_readable(figure)
 
 

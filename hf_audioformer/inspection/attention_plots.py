@@ -1,8 +1,8 @@
 """Figures of attention: over layers, over heads, on the spectrogram, by distance, and of a decoder on the clip.
 
 Each takes the views of one model (or of several where it says so), one for each clip, and returns a figure without
-touching matplotlib's global state. Weights are drawn relative to an even spread: 1 is what each step would get if all
-got the same.
+touching matplotlib's global state. Weights are drawn relative to an even spread: 1 is what a step would get if all
+tokens, those of padding too, got the same.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _maps_figure(
             start, end = view.edges_seconds
             for column, weights in enumerate(of_clip):
                 image = axes[row, column].imshow(
-                    weights * view.steps,
+                    weights / view.even_share,
                     cmap="magma",
                     norm=LogNorm(0.1, 10),
                     extent=(start, end, end, start),
@@ -177,7 +177,7 @@ def cross_figure(views: Sequence[ClipView]) -> Figure:
             shares = view.cross.shares
             edges = view.edges_seconds
             image = panel.imshow(
-                shares * view.steps,
+                shares / view.even_share,
                 cmap="magma",
                 norm=LogNorm(0.1, 10),
                 aspect="auto",

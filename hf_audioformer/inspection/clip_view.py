@@ -73,6 +73,11 @@ class ClipView:
         return self.distances_seconds / self.even_seconds
 
     @property
+    def even_share(self) -> float:
+        """What one step would get of attention that weighs all tokens alike, those of padding too."""
+        return self.layout.rows / self.layout.num_tokens
+
+    @property
     def seconds(self) -> np.ndarray:
         """The middle of each step, (steps,)."""
         return self.layout.seconds[: self.steps]

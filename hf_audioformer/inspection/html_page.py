@@ -20,8 +20,8 @@ thead th { border-bottom: 2px solid #333; } img { max-width: 100%; height: auto;
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: its heading, what is said of it, perhaps a table (its first row is the head) and figures, each
-    the bytes of a PNG with a description."""
+    """A part of a page: its heading, what is said of it, figures, each the bytes of a PNG with a description, and a
+    table, whose first row is the head."""
 
     heading: str
     text: str
@@ -46,7 +46,7 @@ def _section(number: int, part: Section) -> str:
         for name, png in part.figures
     )
     return (
-        f'\n<h2 id="s{number}">{escape(part.heading)}</h2>\n<p>{escape(part.text)}</p>\n{_table(part.table)}{figures}'
+        f'\n<h2 id="s{number}">{escape(part.heading)}</h2>\n<p>{escape(part.text)}</p>\n{figures}{_table(part.table)}'
     )
 
 

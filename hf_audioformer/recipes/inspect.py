@@ -99,7 +99,8 @@ def run(arguments: InspectArguments) -> dict[str, Any]:
         raise FileExistsError(f"{folder} holds an earlier report. Replace it with --overwrite true, or name another.")
     clips = _read_clips(arguments)
     facts, views = _inspect(arguments, clips)
-    parts = sections(facts, views, [log_mel_of(audio) for audio in clips.values()])
+    drawn = sections(facts, views, [log_mel_of(audio) for audio in clips.values()])
+    parts = list(tqdm(drawn, desc="draw", total=3 + len(facts), unit="section"))
     folder.mkdir(parents=True, exist_ok=True)
     for part in parts:
         for name, png in part.figures:

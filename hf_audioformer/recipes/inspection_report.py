@@ -62,18 +62,19 @@ DISTANCES = (
 )
 
 
-def sections(facts: Sequence[ModelFacts], views: Sequence[ClipView], log_mels: Sequence[np.ndarray]) -> list[Section]:
-    """The parts of the report in order, with their figures; `log_mels` has one of each clip."""
-    return [
-        Section("Side by side", SIDE_BY_SIDE, table=_facts_table(facts)),
-        Section("Hidden states", HIDDEN_STATES, figures=[_png("hidden_states", hidden_states_figure(views))]),
-        Section(
-            *("Attention distance", DISTANCE),
-            table=_distance_table(views),
-            figures=[_png("attention_distance", distance_figure(views))],
-        ),
-        *(_model_section([view for view in views if view.model == row.model], log_mels) for row in facts),
-    ]
+def sections(
+    facts: Sequence[ModelFacts], views: Sequence[ClipView], log_mels: Sequence[np.ndarray]
+) -> Iterator[Section]:
+    """The parts of the report, three and one for each model, with their figures; `log_mels` has one of each clip."""
+    yield Section("Side by side", SIDE_BY_SIDE, table=_facts_table(facts))
+    yield Section("Hidden states", HIDDEN_STATES, figures=[_png("hidden_states", hidden_states_figure(views))])
+    yield Section(
+        *("Attention distance", DISTANCE),
+        table=_distance_table(views),
+        figures=[_png("attention_distance", distance_figure(views))],
+    )
+    for row in facts:
+        yield _model_section([view for view in views if view.model == row.model], log_mels)
 
 
 def _model_section(views: Sequence[ClipView], log_mels: Sequence[np.ndarray]) -> Section:

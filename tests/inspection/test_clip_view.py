@@ -100,6 +100,16 @@ def test_padding_is_left_out_of_time_and_counted(traces: dict[str, Trace]) -> No
     assert view.heads == pytest.approx(weights[-1][:, :50, :50])
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_an_even_spread_is_one(name: str, traces: dict[str, Trace]) -> None:
+    tokens = traces[name].layout.num_tokens
+    even = Trace(**{**traces[name].__dict__, "attentions": (np.full((4, tokens, tokens), 1 / tokens),)})
+    view = view_of(even, model=name, clip="clip")
+    for relative in (view.layers / view.even_share, view.heads / view.even_share, view.focus, view.rollout):
+        assert relative == pytest.approx(np.ones_like(relative), rel=0.05)  # rollout: the residual path of each step
+    assert view.distances == pytest.approx(np.ones((1, 4)))
+
+
 def test_cross_attention_is_that_of_the_writing(models: dict[str, InspectedModel], traces: dict[str, Trace]) -> None:
     """The weights of each step of `generate`, beside those of reading what was written."""
     cross = traces["whisper"].cross

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from hf_audioformer import cli
+from hf_audioformer import cli, load_audio
+from hf_audioformer.inference.masked_codes import surprise
 from hf_audioformer.inspection.tracing import load_model, trace_clip
 from hf_audioformer.recipes import inspect
 
@@ -44,7 +46,7 @@ def test_four_architectures_in_one_call(
     assert [row["model"] for row in report["models"]] == NAMES
     page = (tmp_path / "report.html").read_text()
     pngs = list(tmp_path.glob("*.png"))
-    assert len(pngs) == 2 + 4 * 4 + 2  # of all; of each; the cross-attention and the codes
+    assert len(pngs) == 2 + 4 * 4 + 3  # of all; of each; cross-attention, codes and surprise
     assert page.count("data:image/png;base64,") == len(pngs)
     assert "http" not in page
     for row in report["models"]:
@@ -52,13 +54,17 @@ def test_four_architectures_in_one_call(
             assert f"<td>{fact}" in page
             assert fact in printed
     view = next(view for view in report["views"] if view["model"] == "wav2vec2")
-    samples = varied_sound(36_000).numpy()[:24_000]
-    trace = trace_clip(
-        load_model(zoo["wav2vec2"]), {"array": np.round(samples * 32768) / 32768, "sampling_rate": 24_000}
-    )
+    audio = {"array": load_audio(clip)["array"][:24_000], "sampling_rate": 24_000}
+    trace = trace_clip(load_model(zoo["wav2vec2"]), audio)
     steps = np.arange(49)
     expected = 0.02 * (trace.attentions[1] * np.abs(steps[:, None] - steps)).sum(-1).mean(-1)
     assert view["distances_seconds"][1] == pytest.approx(expected, rel=1e-3)
+
+    network = load_model(zoo["audioformer"])
+    ids = torch.from_numpy(trace_clip(network, audio).input_ids)
+    nats = next(view["mean_surprise_nats"] for view in report["views"] if view["model"] == "audioformer")
+    assert nats == pytest.approx(float(surprise(network.model, ids).mean()), rel=1e-3)
+    assert [view["mean_surprise_nats"] for view in report["views"]][:3] == [None] * 3
 
     assert cli.main(command) == 1
     assert "--overwrite true" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Figures of what a model makes of a clip: its hidden states, the codes that it reads, and its surprise.
+"""Figures of what a model makes of a clip: its hidden states, and the codes that it reads.
 
 Each takes views, one for each clip, and returns a figure without touching matplotlib's global state.
 """
@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .classification_plots import ACCENT, INK, PALE
 from .clip_view import ClipView
-from .panels import mark_unheard, panels, show_log_mel
+from .panels import mark_unheard, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["codes_figure", "hidden_states_figure", "states_by_layer_figure", "surprise_figure"]
+__all__ = ["codes_figure", "hidden_states_figure", "states_by_layer_figure"]
 
 CHANNELS_SHOWN = 128
 LAYERS_SHOWN = 4
@@ -106,25 +105,4 @@ def codes_figure(views: Sequence[ClipView]) -> Figure:
             use.set(xscale="log", xlim=(1, size), ylim=(0, 102), xlabel="codes, the most frequent first")
             use.set(ylabel="share of the frames, %", title=f"{view.clip}: {size} codes to choose from")
             use.legend(loc="lower right", title="codebook", fontsize=7, title_fontsize=7)
-    return figure
-
-
-def surprise_figure(views: Sequence[ClipView], log_mels: Sequence[np.ndarray]) -> Figure:
-    """The log-mel spectrogram of each clip, and below it how little its codes were expected from the others."""
-    title = f"{views[0].model}: surprise along the clip"
-    limit = max(float(view.surprise.mean(1).max()) for view in views if view.surprise is not None)
-    with panels(2, len(views), title, width=4.6, height=2.0, sharex="col") as (figure, axes):
-        for column, (view, log_mel) in enumerate(zip(views, log_mels, strict=True)):
-            if view.surprise is None:
-                raise ValueError(f"{view.model} predicts no masked codes")
-            above, below = axes[:, column]
-            show_log_mel(above, log_mel, view.clip_seconds)
-            above.set(title=view.clip, xlabel="")
-            frames, mean = view.surprise.mean(1), float(view.surprise.mean())
-            below.fill_between(view.seconds, frames, step="mid", color=PALE, linewidth=0)
-            below.plot(view.seconds, frames, color=ACCENT, linewidth=0.8, drawstyle="steps-mid")
-            below.axhline(mean, color=INK, linewidth=1, linestyle="--", label=f"mean of the clip: {mean:.2f}")
-            below.set(xlim=(0, view.clip_seconds), ylim=(0, 1.25 * limit), xlabel="time, s")
-            below.set_ylabel("surprise, nats per code")
-            below.legend(loc="upper right", fontsize=7)
     return figure

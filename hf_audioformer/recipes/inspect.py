@@ -25,7 +25,6 @@ from ..audio.io import Audio, load_audio
 from ..inference.masked_codes import surprise
 from ..inspection.clip_view import ClipView, ModelFacts, model_facts, view_of
 from ..inspection.html_page import html_page
-from ..inspection.panels import log_mel_of
 from ..inspection.tracing import InspectedModel, Trace, load_model, trace_clip
 from ..training.arguments import parse_config
 from ..training.console import quiet_transformers
@@ -99,7 +98,7 @@ def run(arguments: InspectArguments) -> dict[str, Any]:
         raise FileExistsError(f"{folder} holds an earlier report. Replace it with --overwrite true, or name another.")
     clips = _read_clips(arguments)
     facts, views = _inspect(arguments, clips)
-    drawn = sections(facts, views, [log_mel_of(audio) for audio in clips.values()])
+    drawn = sections(facts, views, clips)
     parts = list(tqdm(drawn, desc="draw", total=3 + len(facts), unit="section"))
     folder.mkdir(parents=True, exist_ok=True)
     for part in parts:

@@ -1,16 +1,17 @@
 """What `hf-audioformer inspect` leaves and prints: tables, figures with what they show, and numbers."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from ..audio.io import Audio
 from ..inspection.attention_plots import cross_figure, distance_figure, heads_figure, layers_figure, overlay_figure
 from ..inspection.clip_view import ClipView, ModelFacts
 from ..inspection.html_page import Section
-from ..inspection.state_plots import codes_figure, hidden_states_figure, states_by_layer_figure, surprise_figure
+from ..inspection.panels import log_mel_of
+from ..inspection.state_plots import codes_figure, hidden_states_figure, states_by_layer_figure
+from ..inspection.surprise_plot import surprise_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,10 +63,8 @@ DISTANCES = (
 )
 
 
-def sections(
-    facts: Sequence[ModelFacts], views: Sequence[ClipView], log_mels: Sequence[np.ndarray]
-) -> Iterator[Section]:
-    """The parts of the report, three and one for each model, with their figures; `log_mels` has one of each clip."""
+def sections(facts: Sequence[ModelFacts], views: Sequence[ClipView], clips: Mapping[str, Audio]) -> Iterator[Section]:
+    """The parts of the report, three and one for each model, with their figures."""
     yield Section("Side by side", SIDE_BY_SIDE, table=_facts_table(facts))
     yield Section("Hidden states", HIDDEN_STATES, figures=[_png("hidden_states", hidden_states_figure(views))])
     yield Section(
@@ -74,14 +73,14 @@ def sections(
         figures=[_png("attention_distance", distance_figure(views))],
     )
     for row in facts:
-        yield _model_section([view for view in views if view.model == row.model], log_mels)
+        yield _model_section([view for view in views if view.model == row.model], clips)
 
 
-def _model_section(views: Sequence[ClipView], log_mels: Sequence[np.ndarray]) -> Section:
+def _model_section(views: Sequence[ClipView], clips: Mapping[str, Audio]) -> Section:
     first = views[0]
     text = ATTENTION
     figures = {
-        "overlay": overlay_figure(views, log_mels),
+        "overlay": overlay_figure(views, [log_mel_of(clips[view.clip]) for view in views]),
         "layers": layers_figure(views),
         "heads": heads_figure(views),
         "states": states_by_layer_figure(views),
@@ -95,10 +94,17 @@ def _model_section(views: Sequence[ClipView], log_mels: Sequence[np.ndarray]) ->
         figures["codes"] = codes_figure(views)
         text += CODES
     if first.surprise is not None:
-        figures["surprise"] = surprise_figure(views, log_mels)
+        figures |= {f"surprise_{view.clip.replace('/', '_')}": _surprise(view, clips[view.clip]) for view in views}
         text += SURPRISE
     name = first.model.replace("/", "_")
     return Section(first.model, text, figures=[_png(f"{name}_{kind}", figure) for kind, figure in figures.items()])
+
+
+def _surprise(view: ClipView, audio: Audio) -> "Figure":
+    if view.surprise is None or view.usage is None:
+        raise ValueError(f"{view.model} predicts no masked codes")
+    title = f"{view.model}: surprise along {view.clip}"
+    return surprise_figure(audio, view.surprise, 1 / view.layout.step_seconds, view.usage.counts.shape[1], title)
 
 
 def _png(name: str, figure: "Figure") -> tuple[str, bytes]:

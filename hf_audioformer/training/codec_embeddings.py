@@ -1,6 +1,7 @@
 """New networks that know from the start which codes sound alike."""
 
 import math
+from typing import cast
 
 import torch
 
@@ -23,7 +24,7 @@ def start_from_codec(model: AudioFormerForMaskedLM | AudioFormerForAudioClassifi
     axes = torch.linalg.eigh(flat.T @ flat).eigenvectors.flip(-1)[:, : config.hidden_size]
     turned = (flat @ axes).view(*vectors.shape[:2], -1)
     turned *= config.initializer_range * math.sqrt(config.hidden_size / turned.shape[-1]) / turned[0].std()
-    weight = model.audioformer.embeddings.code_embeddings.weight
+    weight = cast(torch.nn.Embedding, model.audioformer.get_input_embeddings()).weight
     table = weight.view(config.num_codebooks, -1, config.hidden_size)
     table[:, : config.codebook_size, : turned.shape[-1]] = turned
     table[:, : config.codebook_size, turned.shape[-1] :] = 0

@@ -1,11 +1,19 @@
 """AudioFormer configuration."""
 
+import math
 from typing import Any, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+FrontEnd = Literal["codes", "frames", "patches", "waveform"]
+IntList = list[int] | tuple[int, ...]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
+
+# Channels, kernels and strides that make a position of 320 samples, 20 ms at 16 kHz.
+WAVEFORM_STEM = ((32, 64, 128, 256), (10, 8, 8, 4), (5, 4, 4, 4))
+
+LAYER_TYPES = ("full_attention", "sliding_attention")
 
 # The special tokens stand after the codes, in this order; their ids are `codebook_size + position`.
 SPECIAL_TOKENS = ("boa", "eoa", "mask", "pad")
@@ -18,13 +26,23 @@ def special_token_id(codebook_size: int, name: str) -> int:
 
 @strict
 class AudioFormerConfig(PreTrainedConfig):
-    r"""Configuration of an AudioFormer: a rotary-position encoder over the codes of a neural audio codec.
+    r"""Configuration of an AudioFormer: an encoder over the codes of a neural audio codec, or over continuous features.
 
     The defaults give the base size, 86.5 M parameters (the paper, arXiv 2308.07221, states no size; RoFormer-base
     is the natural one). The vocabulary of each codebook is its codes, then the special tokens BOA (begin of audio), EOA
     (end of audio), MASK and PAD.
 
     Args:
+        front_end (`"codes"`, `"frames"`, `"patches"` or `"waveform"`, defaults to `"codes"`): What the model reads:
+            `input_ids` of a codec, or `input_values`: frames of features (log-mel, spectrogram, MFCC), each a position;
+            patches of such a spectrogram; or samples, through a stem of convolutions.
+        num_features (`int`, *optional*): Values per frame of `input_values`; 128, or 1 for a waveform.
+        conv_dim, conv_kernel, conv_stride (`list[int]`, *optional*): Channels, kernel and stride of the convolutions
+            over time before the projection of frames, none by default, or of a waveform, by default a stem that makes
+            a position of 320 samples.
+        patch_size (`list[int]`, defaults to `[16, 16]`): Frames and features of a patch.
+        patch_stride (`list[int]`, *optional*): Frames and features from one patch to the next; `patch_size` if not
+            given, smaller where patches are to overlap.
         codebook_size (`int`, defaults to 1024): Codes per codebook of the codec.
         num_codebooks (`int`, defaults to 1): Codebooks the model embeds. More than one needs `fusion="sum"`.
         fusion (`"first"` or `"sum"`, defaults to `"first"`): `"first"` reads one codebook alone (the paper's C1) and
@@ -32,6 +50,13 @@ class AudioFormerConfig(PreTrainedConfig):
         codebook_index (`int`, defaults to 0): The codebook that `fusion="first"` reads, counted from 0: 1 to 3 are the
             paper's C2 to C4.
         vocab_size (`int`, *optional*): Tokens per codebook; derived as `codebook_size + 4`.
+        position_embedding_type (`"rotary"`, `"sinusoidal"` or `"learned"`, defaults to `"rotary"`): How the model
+            knows where a position is: by turning queries and keys, or by a vector added to its own. All patches of a
+            moment are at one place in time.
+        max_source_positions (`int`, *optional*): Moments that learned positions have; 1024 for those by default.
+        layer_types (`list[str]`, *optional*): `"full_attention"` or `"sliding_attention"` for each layer; by default
+            all layers are full, or with a `sliding_window` all sliding.
+        sliding_window (`int`, *optional*): Positions on either side that a layer with sliding attention sees.
         hidden_size (`int`, defaults to 768): Width of the encoder.
         num_hidden_layers (`int`, defaults to 12): Number of encoder layers.
         num_attention_heads (`int`, defaults to 12): Heads; must divide `hidden_size` into an even head size.
@@ -44,7 +69,7 @@ class AudioFormerConfig(PreTrainedConfig):
         layer_norm_eps (`float`, defaults to 1e-12): Epsilon of the LayerNorms.
         initializer_range (`float`, defaults to 0.02): Standard deviation of new weights.
         rope_parameters (`dict`, *optional*): `{"rope_type": "default", "rope_theta": 10000.0}`. Angles are computed for
-            the length at hand, so there is no longest clip.
+            the length at hand, so there is no longest clip; unused by other kinds of positions.
         pooling (`"mean"`, `"max"`, `"cls"`, `"attention"` or `"statistics"`, defaults to `"mean"`): How the classifier
             turns frames into one vector; padding never takes part. `"statistics"` puts the mean, the standard deviation
             and the size of changes over 1, 4 and 16 frames side by side.
@@ -71,11 +96,22 @@ class AudioFormerConfig(PreTrainedConfig):
     model_type = "audioformer"
     keys_to_ignore_at_inference = ["pooler_output"]  # the Trainer would gather it as a second prediction
 
+    front_end: FrontEnd = "codes"
+    num_features: int | None = None
+    conv_dim: IntList | None = None
+    conv_kernel: IntList | None = None
+    conv_stride: IntList | None = None
+    patch_size: IntList = (16, 16)
+    patch_stride: IntList | None = None
     codebook_size: int = 1024
     num_codebooks: int = 1
     fusion: Literal["first", "sum"] = "first"
     codebook_index: int = 0
     vocab_size: int | None = None
+    position_embedding_type: Literal["rotary", "sinusoidal", "learned"] = "rotary"
+    max_source_positions: int | None = None
+    layer_types: list[str] | tuple[str, ...] | None = None
+    sliding_window: int | None = None
     hidden_size: int = 768
     num_hidden_layers: int = 12
     num_attention_heads: int = 12
@@ -102,6 +138,11 @@ class AudioFormerConfig(PreTrainedConfig):
         rope_type = (self.rope_parameters or {}).get("rope_type", "default")
         if rope_type != "default":  # the scaled kinds need a longest length, and AudioFormer has none
             raise ValueError(f'rope_parameters["rope_type"] is "{rope_type}"; only "default" is allowed.')
+        self._derive_front_end()
+        if self.position_embedding_type == "learned" and self.max_source_positions is None:
+            self.max_source_positions = 1024
+        if self.layer_types is None and self.sliding_window is not None:
+            self.layer_types = ["sliding_attention"] * self.num_hidden_layers
         for name in SPECIAL_TOKENS:
             if getattr(self, f"{name}_token_id") is None:
                 setattr(self, f"{name}_token_id", special_token_id(self.codebook_size, name))
@@ -111,18 +152,87 @@ class AudioFormerConfig(PreTrainedConfig):
             self.classifier_dropout = self.hidden_dropout
         super().__post_init__(**kwargs)
 
+    @property
+    def main_input_name(self) -> str:
+        """`"input_ids"` or `"input_values"`."""
+        return "input_ids" if self.front_end == "codes" else "input_values"
+
+    @property
+    def input_stride(self) -> int:
+        """Input frames, or samples of a waveform, from one moment to the next."""
+        return self.patch_stride[0] if self.front_end == "patches" else math.prod(self.conv_stride)
+
+    def _derive_front_end(self) -> None:
+        if self.num_features is None:
+            self.num_features = 1 if self.front_end == "waveform" else 128
+        if self.patch_stride is None:
+            self.patch_stride = self.patch_size
+        if (self.conv_dim, self.conv_kernel, self.conv_stride) == (None, None, None):
+            convolutions = WAVEFORM_STEM if self.front_end == "waveform" else ((), (), ())
+            self.conv_dim, self.conv_kernel, self.conv_stride = convolutions
+        for name in ("conv_dim", "conv_kernel", "conv_stride", "patch_size", "patch_stride", "layer_types"):
+            if isinstance(value := getattr(self, name), tuple):  # JSON knows lists alone
+                setattr(self, name, list(value))
+
+    def validate_front_end(self) -> None:
+        """Refuses convolutions of different number, patches that do not fit, and features that a waveform lacks."""
+        if self.num_features < 1 or (self.front_end == "waveform" and self.num_features != 1):
+            raise ValueError(
+                f'num_features is {self.num_features} with front_end="{self.front_end}"; it must be at least 1, and 1 '
+                "for a waveform."
+            )
+        given = [sizes for sizes in (self.conv_dim, self.conv_kernel, self.conv_stride) if sizes is not None]
+        if len(given) < 3 or len(set(map(len, given))) > 1 or min(sum(map(list, given), [1])) < 1:
+            raise ValueError(
+                f"conv_dim, conv_kernel and conv_stride are {self.conv_dim}, {self.conv_kernel} and "
+                f"{self.conv_stride}; give all three, with one number of at least 1 for each convolution."
+            )
+        if self.conv_dim and self.front_end not in ("frames", "waveform"):
+            raise ValueError(
+                f'conv_dim is {self.conv_dim} with front_end="{self.front_end}"; frames have convolutions.'
+            )
+        sizes = (*self.patch_size, *self.patch_stride)
+        if (
+            len(sizes) != 4
+            or min(sizes) < 1
+            or (self.front_end == "patches" and self.patch_size[1] > self.num_features)
+        ):
+            raise ValueError(
+                f"patch_size is {self.patch_size} and patch_stride {self.patch_stride}; both are frames and features, "
+                f"at least 1, and a patch has at most {self.num_features} features (num_features)."
+            )
+
+    def validate_positions(self) -> None:
+        """Refuses learned positions without number, and windows that do not fit the kinds of layers."""
+        if self.max_source_positions is not None and self.max_source_positions < 1:
+            raise ValueError(f"max_source_positions is {self.max_source_positions}; it must be at least 1.")
+        unknown = [kind for kind in self.layer_types or () if kind not in LAYER_TYPES]
+        if unknown:
+            raise ValueError(f"layer_types has {unknown[0]!r}; allowed: {', '.join(LAYER_TYPES)}.")
+        if self.sliding_window is not None and self.sliding_window < 1:
+            raise ValueError(f"sliding_window is {self.sliding_window}; it must be at least 1 position.")
+        if self.sliding_window is None and "sliding_attention" in (self.layer_types or ()):
+            raise ValueError(
+                "layer_types has sliding_attention; set sliding_window, the positions seen on either side."
+            )
+
     def validate_sizes(self) -> None:
-        """Refuses counts below one, rates outside [0, 1) and head sizes that rotary positions cannot split in pairs."""
+        """Refuses counts below one, rates outside [0, 1) and widths that heads and positions cannot share."""
         for name in ("codebook_size", "num_codebooks", "hidden_size", "num_attention_heads", "intermediate_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         for name in ("hidden_dropout", "attention_dropout", "classifier_dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
-        if self.hidden_size % (2 * self.num_attention_heads):
+        if self.position_embedding_type == "rotary" and self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError(
                 f"hidden_size is {self.hidden_size} with {self.num_attention_heads} attention heads; it must be a "
                 f"multiple of {2 * self.num_attention_heads}, because rotary positions turn pairs of a head's channels."
+            )
+        if self.hidden_size % 2 or self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size is {self.hidden_size} with {self.num_attention_heads} attention heads; it must be even "
+                "and a multiple of the heads."
             )
 
     def validate_codebooks(self) -> None:

@@ -1,4 +1,4 @@
-"""AudioFormer: a rotary-position encoder over codec tokens, with heads for masked modelling and classification.
+"""AudioFormer: an encoder over codec tokens or continuous features, with heads for masked modelling and classification.
 
 Source: arXiv 2308.07221 (method), `transformers.RoFormerModel` (encoder; weights map one to one in post-norm).
 """
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi, ModelCard, ModelCardData
@@ -17,7 +17,7 @@ from transformers import AutoFeatureExtractor
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.loss.loss_utils import ForMaskedLMLoss
-from transformers.masking_utils import create_bidirectional_mask
+from transformers.masking_utils import create_bidirectional_mask, create_bidirectional_sliding_window_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, SequenceClassifierOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
@@ -27,6 +27,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_audioformer import AudioFormerConfig
+from .embeddings_audioformer import FRONT_ENDS, AudioFormerConvLayer, AudioFormerLearnedEmbeddings
 
 RotaryAngles = tuple[torch.Tensor, torch.Tensor]
 
@@ -34,53 +35,14 @@ RotaryAngles = tuple[torch.Tensor, torch.Tensor]
 STATISTICS_LAGS = (1, 4, 16)
 RMS_OFFSET = 1e-5
 
+# How Transformers makes the mask of a layer of each kind.
+MASKS: dict[str, Callable] = {
+    "full_attention": create_bidirectional_mask,
+    "sliding_attention": create_bidirectional_sliding_window_mask,
+}
+
 # Transformers' label of what is not to be predicted.
 IGNORED_LABEL = -100
-
-
-class AudioFormerEmbeddings(nn.Module):
-    """Turns codes into vectors: one table holds the rows of every codebook; a frame is the sum of its codebooks."""
-
-    def __init__(self, config: AudioFormerConfig):
-        super().__init__()
-        self.vocab_size = config.vocab_size
-        self.num_codebooks = config.num_codebooks
-        self.fusion = config.fusion
-        self.codebook_index = config.codebook_index
-        self.code_embeddings = nn.Embedding(config.num_codebooks * config.vocab_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout)
-
-    def embed(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Embeds codes (batch, frames) or (batch, frames, num_codebooks) as (batch, frames, hidden_size)."""
-        self._check_shape(input_ids.shape)
-        if input_ids.dim() == 2:
-            return self.code_embeddings(input_ids)
-        if self.fusion == "first":
-            return self.code_embeddings(input_ids[..., self.codebook_index])
-        rows = torch.arange(self.num_codebooks, device=input_ids.device) * self.vocab_size
-        return self.code_embeddings(input_ids + rows).sum(dim=2)
-
-    def _check_shape(self, shape: torch.Size) -> None:
-        """Refuses input_ids without the codebooks that are read."""
-        if self.num_codebooks == 1 and len(shape) == 2:
-            return
-        if self.fusion == "first":
-            fits = len(shape) == 3 and shape[2] > self.codebook_index
-            expected = f"(batch, frames) or (batch, frames, num_codebooks) of {self.codebook_index + 1} or more"
-        else:
-            fits = len(shape) == 3 and shape[2] == self.num_codebooks
-            expected = f"(batch, frames, {self.num_codebooks})"
-        if not fits:
-            raise ValueError(
-                f"input_ids has shape {tuple(shape)}; this model reads {expected}. Set num_codebooks of the feature "
-                "extractor to that."
-            )
-
-    def forward(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None) -> torch.Tensor:
-        if inputs_embeds is None:
-            inputs_embeds = self.embed(input_ids)
-        return self.dropout(self.norm(inputs_embeds))
 
 
 class AudioFormerRotaryEmbedding(nn.Module):
@@ -106,9 +68,10 @@ class AudioFormerRotaryEmbedding(nn.Module):
         return (1.0 / config.rope_parameters["rope_theta"] ** exponents).to(device), 1.0
 
     @torch.no_grad()
-    def forward(self, hidden_states: torch.Tensor) -> RotaryAngles:
+    def forward(self, hidden_states: torch.Tensor, positions_per_frame: int = 1) -> RotaryAngles:
         """Returns the cosines and sines of all positions, each (frames, head_size / 2), in the dtype of the states."""
-        positions = torch.arange(hidden_states.shape[1], device=hidden_states.device, dtype=torch.float)
+        places = torch.arange(hidden_states.shape[1], device=hidden_states.device)
+        positions = (places // positions_per_frame).float()
         # Not from the buffers, which are rounded when a model is cast to half precision, as DeepSpeed does.
         inv_freq, _ = self.compute_default_rope_parameters(self.config, hidden_states.device)
         angles = torch.outer(positions, inv_freq)
@@ -145,13 +108,16 @@ def eager_attention_forward(
 
 
 class AudioFormerAttention(nn.Module):
-    """Bidirectional self-attention with rotary positions."""
+    """Bidirectional self-attention, with rotary positions or with none of its own, to all positions or to near ones."""
 
     def __init__(self, config: AudioFormerConfig, layer_idx: int):
         super().__init__()
         self.config = config
         self.layer_idx = layer_idx
         self.is_causal = False  # sdpa would be causal where there is no mask
+        is_local = config.layer_types is not None and config.layer_types[layer_idx] == "sliding_attention"
+        # Flash attention, which gets no mask, counts the position itself.
+        self.sliding_window = config.sliding_window + 1 if is_local else None
         self.head_size = config.hidden_size // config.num_attention_heads
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
         self.key = nn.Linear(config.hidden_size, config.hidden_size)
@@ -162,13 +128,15 @@ class AudioFormerAttention(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        rotary_angles: RotaryAngles,
+        rotary_angles: RotaryAngles | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         shape = (*hidden_states.shape[:-1], -1, self.head_size)
-        query = rotate_pairs(self.query(hidden_states).view(shape).transpose(1, 2), rotary_angles)
-        key = rotate_pairs(self.key(hidden_states).view(shape).transpose(1, 2), rotary_angles)
+        query = self.query(hidden_states).view(shape).transpose(1, 2)
+        key = self.key(hidden_states).view(shape).transpose(1, 2)
         value = self.value(hidden_states).view(shape).transpose(1, 2)
+        if rotary_angles is not None:
+            query, key = rotate_pairs(query, rotary_angles), rotate_pairs(key, rotary_angles)
 
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
@@ -181,6 +149,7 @@ class AudioFormerAttention(nn.Module):
             attention_mask,
             dropout=self.config.attention_dropout if self.training else 0.0,
             scaling=self.head_size**-0.5,
+            sliding_window=self.sliding_window,
             **kwargs,
         )
         return self.output(context.reshape(hidden_states.shape)), weights
@@ -215,7 +184,7 @@ class AudioFormerLayer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
-        rotary_angles: RotaryAngles,
+        rotary_angles: RotaryAngles | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         attended = self.attention_norm(hidden_states) if self.pre_norm else hidden_states
@@ -236,7 +205,7 @@ class AudioFormerPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = "audio"
     supports_gradient_checkpointing = True
-    _no_split_modules = ["AudioFormerEmbeddings", "AudioFormerLayer"]
+    _no_split_modules = [*(front_end.__name__ for front_end in FRONT_ENDS.values()), "AudioFormerLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -244,9 +213,15 @@ class AudioFormerPreTrainedModel(PreTrainedModel):
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": AudioFormerLayer, "attentions": AudioFormerAttention}
 
+    def __init__(self, config: AudioFormerConfig, *inputs: Any, **kwargs: Any):
+        super().__init__(config, *inputs, **kwargs)
+        self.main_input_name = config.main_input_name
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
+        if isinstance(module, AudioFormerConvLayer):
+            init.kaiming_normal_(module.conv.weight)
         if isinstance(module, AudioFormerPooling) and module.kind == "statistics":
             init.zeros_(module.mean)
             init.ones_(module.spread)
@@ -327,24 +302,66 @@ class AudioFormerPreTrainedModel(PreTrainedModel):
         return ModelCard(f"---\n{data.to_yaml()}\n---\n{text}\n")
 
 
+@dataclass
+class AudioFormerModelOutput(BaseModelOutput):
+    """Output of [`AudioFormerModel`].
+
+    Args:
+        last_hidden_state (`torch.FloatTensor` of shape `(batch, positions, hidden_size)`): One vector per position.
+        hidden_states (`tuple(torch.FloatTensor)`, *optional*): One more than layers, each as `last_hidden_state`.
+        attentions (`tuple(torch.FloatTensor)`, *optional*): One per layer, (batch, heads, positions, positions).
+        attention_mask (`torch.Tensor` of shape `(batch, positions)`, *optional*): 1 for positions, 0 for padding, if a
+            mask was given.
+    """
+
+    attention_mask: torch.Tensor | None = None
+
+
 class AudioFormerModel(AudioFormerPreTrainedModel):
-    """The bare encoder: codes in, one vector per frame out."""
+    """The bare encoder: codes or continuous features in, one vector per position out."""
 
     def __init__(self, config: AudioFormerConfig):
         super().__init__(config)
-        self.embeddings = AudioFormerEmbeddings(config)
-        self.rotary_embedding = AudioFormerRotaryEmbedding(config)
+        self.embeddings = FRONT_ENDS[config.front_end](config)
+        is_rotary = config.position_embedding_type == "rotary"
+        self.rotary_embedding = AudioFormerRotaryEmbedding(config) if is_rotary else None
         self.layers = nn.ModuleList(AudioFormerLayer(config, index) for index in range(config.num_hidden_layers))
         pre_norm = config.norm_position == "pre"
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre_norm else nn.Identity()
         self.gradient_checkpointing = False
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        return self.embeddings.code_embeddings
+    def get_input_embeddings(self) -> nn.Module:
+        """The table of codes, or the projection of continuous features."""
+        return getattr(self.embeddings, self.embeddings.input_layer)
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:  # type: ignore[override]
-        self.embeddings.code_embeddings = value
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        setattr(self.embeddings, self.embeddings.input_layer, value)
+
+    def get_position_embeddings(self) -> nn.Embedding:
+        """The table of learned positions.
+
+        Raises:
+            ValueError: Positions are not learned.
+        """
+        return self._learned_positions().table
+
+    def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
+        """Gives learned positions another number: the first ones are kept, or all are stretched by interpolation.
+
+        Raises:
+            ValueError: Positions are not learned, and reach as far as the clip does.
+        """
+        self._learned_positions().resize(new_num_position_embeddings)
+        self.config.max_source_positions = new_num_position_embeddings
+
+    def _learned_positions(self) -> AudioFormerLearnedEmbeddings:
+        if self.config.position_embedding_type != "learned":
+            raise ValueError(
+                f'position_embedding_type is "{self.config.position_embedding_type}", which has no table and no '
+                'longest clip; only "learned" positions can be resized.'
+            )
+        return cast(AudioFormerLearnedEmbeddings, self.embeddings.position_embeddings)
 
     @merge_with_config_defaults
     @capture_outputs
@@ -353,33 +370,63 @@ class AudioFormerModel(AudioFormerPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
+        input_values: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
-    ) -> BaseModelOutput:
-        r"""Encodes codes; padding, batching and length change no output frame.
+    ) -> AudioFormerModelOutput:
+        r"""Encodes codes or features; padding, batching and length change no output frame.
 
         Args:
             input_ids (`torch.LongTensor` of shape `(batch, frames)` or `(batch, frames, num_codebooks)`):
                 Codes and special tokens, each below `config.vocab_size`.
             attention_mask (`torch.Tensor` of shape `(batch, frames)`, *optional*):
-                1 for frames, 0 for padding; all frames if not given.
-            inputs_embeds (`torch.FloatTensor` of shape `(batch, frames, hidden_size)`, *optional*):
-                Vectors in place of `input_ids`, before the embedding LayerNorm.
+                1 for frames, 0 for padding; all frames if not given. Samples of a waveform have one, too.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch, positions, hidden_size)`, *optional*):
+                Vectors in place of `input_ids`, before the embedding LayerNorm; the mask is then that of positions.
+            input_values (`torch.FloatTensor` of shape `(batch, frames, num_features)` or `(batch, samples)`):
+                What front ends other than codes read: features of frames, or samples.
 
         Returns:
-            `BaseModelOutput`: `last_hidden_state` (batch, frames, hidden_size); `hidden_states` (one more than layers)
-            and `attentions` (batch, heads, frames, frames; needs `attn_implementation="eager"`) as tuples on request.
+            [`AudioFormerModelOutput`]: `last_hidden_state` (batch, positions, hidden_size), with a position for each
+            code, or for every `config.input_stride` frames of `input_values` (several side by side for patches);
+            `attention_mask` of these; on request `hidden_states` (one more than layers) and `attentions` (batch,
+            heads, positions, positions; needs `attn_implementation="eager"`) as tuples.
 
         Raises:
-            ValueError: Both or none of `input_ids` and `inputs_embeds` are given, or `input_ids` has another shape.
+            ValueError: Not exactly one of `inputs_embeds` and the model's own input is given, or it has another shape.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Give exactly one of input_ids and inputs_embeds.")
-        hidden_states = self.embeddings(input_ids, inputs_embeds)
-        mask = create_bidirectional_mask(config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask)
-        rotary_angles = self.rotary_embedding(hidden_states)
-        for layer in self.layers:
+        inputs = {"input_ids": input_ids, "input_values": input_values, "inputs_embeds": inputs_embeds}
+        given = [name for name, tensor in inputs.items() if tensor is not None]
+        if len(given) != 1 or given[0] not in (self.main_input_name, "inputs_embeds"):
+            raise ValueError(
+                f"Give exactly one of {self.main_input_name} and inputs_embeds; found {', '.join(given) or 'neither'}."
+            )
+        hidden_states, attention_mask = self.embeddings(
+            inputs[self.main_input_name], attention_mask=attention_mask, inputs_embeds=inputs_embeds
+        )
+        masks = self._masks(hidden_states, attention_mask)
+        rotary_angles = None
+        if self.rotary_embedding is not None:
+            rotary_angles = self.rotary_embedding(hidden_states, self.embeddings.positions_per_frame)
+        for layer, mask in zip(self.layers, masks, strict=True):
             hidden_states = layer(hidden_states, mask, rotary_angles, **kwargs)
-        return BaseModelOutput(last_hidden_state=self.norm(hidden_states))
+        return AudioFormerModelOutput(last_hidden_state=self.norm(hidden_states), attention_mask=attention_mask)
+
+    def _masks(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None) -> list[Any]:
+        """The mask of each layer, as its kind and the attention implementation want it."""
+        kinds = self.config.layer_types or ["full_attention"] * len(self.layers)
+        made = {
+            kind: MASKS[kind](config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask)
+            for kind in dict.fromkeys(kinds)
+        }
+        return [made[kind] for kind in kinds]
+
+    def moments(self, outputs: AudioFormerModelOutput) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """One vector per moment, (batch, moments, hidden_size), and their mask: patches of one moment are averaged."""
+        states, mask = outputs.last_hidden_state, outputs.attention_mask
+        height = self.embeddings.positions_per_frame
+        if height == 1:
+            return states, mask
+        return states.unflatten(1, (-1, height)).mean(dim=2), None if mask is None else mask[:, ::height]
 
 
 class AudioFormerLMHead(nn.Module):
@@ -405,6 +452,10 @@ class AudioFormerForMaskedLM(AudioFormerPreTrainedModel):
     _tied_weights_keys = {"lm_head.decoder.weight": "audioformer.embeddings.code_embeddings.weight"}
 
     def __init__(self, config: AudioFormerConfig):
+        if config.front_end != "codes":
+            raise ValueError(
+                f'front_end is "{config.front_end}"; masked modelling predicts codes, so it needs front_end="codes".'
+            )
         super().__init__(config)
         self.audioformer = AudioFormerModel(config)
         self.lm_head = AudioFormerLMHead(config)
@@ -653,6 +704,7 @@ class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        input_values: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> AudioFormerForAudioClassificationOutput:
         r"""Classifies clips; inputs as in [`AudioFormerModel`].
@@ -670,9 +722,9 @@ class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
         Raises:
             ValueError: The labels fit neither the problem nor the number of classes.
         """
-        outputs = self.audioformer(input_ids, attention_mask, inputs_embeds, **kwargs)
-        states = outputs.last_hidden_state
-        pooled = self.pooling(states, attention_mask)
+        outputs = self.audioformer(input_ids, attention_mask, inputs_embeds, input_values, **kwargs)
+        states, mask = self.audioformer.moments(outputs)
+        pooled = self.pooling(states, mask)
         logits = self.classifier(self.dropout(pooled))
         loss = None if labels is None else classification_loss(logits, labels, self.config)
         return AudioFormerForAudioClassificationOutput(
@@ -680,7 +732,7 @@ class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
             logits=logits,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
-            pooler_output=pooled if self.pooling.kind == "mean" else masked_mean(states, attention_mask),
+            pooler_output=pooled if self.pooling.kind == "mean" else masked_mean(states, mask),
         )
 
 
@@ -755,5 +807,6 @@ __all__ = [
     "AudioFormerForPreTraining",
     "AudioFormerForPreTrainingOutput",
     "AudioFormerModel",
+    "AudioFormerModelOutput",
     "AudioFormerPreTrainedModel",
 ]

@@ -8,9 +8,15 @@ import pytest
 import torch
 from transformers.models.auto import modeling_auto
 
-from hf_audioformer import AudioFormerConfig, AudioFormerForMaskedLM, AudioFormerForPreTraining, AudioFormerModel
+from hf_audioformer import (
+    AudioFormerConfig,
+    AudioFormerForAudioClassification,
+    AudioFormerForMaskedLM,
+    AudioFormerForPreTraining,
+    AudioFormerModel,
+)
 
-from .tiny_models import MODEL_CLASSES, VARIANTS, random_codes, tiny_config
+from .tiny_models import FRONT_ENDS, MODEL_CLASSES, VARIANTS, random_codes, tiny_config
 
 NOT_FETCHED = "Transformers' common tests are not fetched; run make transformers-tests"
 configuration_common = pytest.importorskip("transformers_tests.test_configuration_common", reason=NOT_FETCHED)
@@ -95,9 +101,39 @@ class AudioFormerSeveralCodebooksTest(AudioFormerModelTest):
     def test_inputs_embeds_matches_input_ids(self):
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
         model = AudioFormerModel(config).eval()
-        embeds = model.embeddings.embed(inputs["input_ids"])
+        embeds, _ = model.embeddings.embed(inputs["input_ids"])
         expected = model(**inputs).last_hidden_state
         found = model(inputs_embeds=embeds, attention_mask=inputs["attention_mask"]).last_hidden_state
         torch.testing.assert_close(found, expected)
 
     test_inputs_embeds = test_inputs_embeds_matches_input_ids
+
+
+class AudioFormerPatchesTester(AudioFormerModelTester):
+    """Nine frames, of which overlapping patches make three moments of three positions each."""
+
+    seq_length = 9
+
+    def get_config(self) -> AudioFormerConfig:
+        return tiny_config(**FRONT_ENDS["patches"], position_embedding_type="learned")
+
+    def prepare_config_and_inputs_for_common(self) -> tuple[AudioFormerConfig, dict[str, torch.Tensor]]:
+        config = self.get_config()
+        shape = (self.batch_size, self.seq_length)
+        mask = modeling_common.random_attention_mask(shape)
+        return config, {"input_values": torch.randn(*shape, config.num_features), "attention_mask": mask}
+
+
+class AudioFormerPatchesTest(modeling_common.ModelTesterMixin, unittest.TestCase):
+    """A continuous front end with learned positions."""
+
+    all_model_classes = (AudioFormerModel, AudioFormerForAudioClassification)
+    test_resize_embeddings = False
+
+    def setUp(self):
+        self.model_tester = AudioFormerPatchesTester("patches")
+
+    # As for Transformers' own audio models: these ask for input_ids and for a table of tokens.
+    test_inputs_embeds = None
+    test_inputs_embeds_matches_input_ids = None
+    test_model_get_set_embeddings = None

@@ -7,7 +7,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from hf_audioformer import AudioFormerConfig
 
-from .tiny_models import VARIANTS, tiny_config
+from .tiny_models import FRONT_ENDS, VARIANTS, tiny_config
 
 
 def test_default_is_the_base_size():
@@ -36,9 +36,20 @@ def test_derived_settings():
     assert config.rope_parameters == {"rope_type": "default", "rope_theta": 10000.0}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+def test_derived_front_ends():
+    waveform = tiny_config(front_end="waveform")
+    assert (waveform.num_features, waveform.input_stride, waveform.main_input_name) == (1, 320, "input_values")
+    patches = tiny_config(front_end="patches", patch_size=(8, 16))
+    assert (patches.num_features, patches.patch_stride, patches.input_stride) == (128, [8, 16], 8)
+    assert (tiny_config().input_stride, tiny_config().main_input_name) == (1, "input_ids")
+    assert tiny_config(sliding_window=9).layer_types == ["sliding_attention"] * 2
+    assert tiny_config(position_embedding_type="learned").max_source_positions == 1024
+
+
+@pytest.mark.parametrize("variant", [*VARIANTS, *FRONT_ENDS])
 def test_survives_json(variant, tmp_path: Path):
-    config = tiny_config(**VARIANTS[variant], class_weights=[0.5, 1.0, 2.0], id2label={0: "dog", 1: "sea", 2: "rain"})
+    settings = VARIANTS.get(variant) or FRONT_ENDS.get(variant, {})
+    config = tiny_config(**settings, class_weights=[0.5, 1.0, 2.0], id2label={0: "dog", 1: "sea", 2: "rain"})
     config.save_pretrained(tmp_path)
     loaded = AudioFormerConfig.from_pretrained(tmp_path)
     assert loaded.to_diff_dict() == config.to_diff_dict()
@@ -70,6 +81,26 @@ def test_survives_json(variant, tmp_path: Path):
         ({"vocab_size": 100}, "below 100"),
         ({"problem_type": "multilabel"}, 'problem_type is "multilabel"; allowed: regression, single_label'),
         ({"class_weights": [1.0, 2.0]}, "class_weights has 2 values for 3 labels"),
+        ({"front_end": "cqt"}, "front_end"),
+        ({"front_end": "frames", "num_features": 0}, 'num_features is 0 with front_end="frames"; .* at least 1'),
+        ({"front_end": "waveform", "num_features": 2}, "num_features is 2 .* and 1 for a waveform"),
+        (
+            {"front_end": "frames", "conv_dim": [8]},
+            r"conv_dim, conv_kernel and conv_stride are .*, None and None; give",
+        ),
+        (
+            {"front_end": "frames", "conv_dim": [8], "conv_kernel": [3], "conv_stride": [0]},
+            r"are \[8\], \[3\] and \[0\]; give all three",
+        ),
+        ({"conv_dim": [8], "conv_kernel": [3], "conv_stride": [1]}, 'front_end="codes"; only "frames" and "waveform"'),
+        ({"front_end": "patches", "patch_size": [16]}, r"patch_size is \[16\]"),
+        ({"front_end": "patches", "num_features": 8}, r"patch_size is \[16, 16\] .* at most 8 features"),
+        ({"position_embedding_type": "learned", "max_source_positions": 0}, "max_source_positions is 0"),
+        ({"layer_types": ["sliding_attention"] * 2}, "set sliding_window"),
+        ({"layer_types": ["linear_attention"] * 2}, "'linear_attention'; allowed: full_attention, sliding_attention"),
+        ({"layer_types": ["full_attention"]}, "num_hidden_layers"),
+        ({"sliding_window": 0}, "sliding_window is 0; it must be at least 1"),
+        ({"position_embedding_type": "learned", "hidden_size": 33}, "must be even and a multiple of the heads"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0}}, 'is "yarn"; only "default" is allowed'),
     ],
 )

@@ -25,6 +25,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "c4_pre": {"num_codebooks": 4, "fusion": "sum", "norm_position": "pre", "pooling": "attention"},
 }
 
+# Continuous front ends, each where it differs most: strides that do not divide the clips, kernels that overlap.
+FRONT_ENDS: dict[str, dict[str, Any]] = {
+    "frames": {"front_end": "frames", "num_features": 5},
+    "frames_conv": {
+        "front_end": "frames",
+        "num_features": 5,
+        "conv_dim": (6, 7),
+        "conv_kernel": (3, 4),
+        "conv_stride": (2, 1),
+    },
+    "patches": {"front_end": "patches", "num_features": 7, "patch_size": (4, 3), "patch_stride": (3, 2)},
+    "waveform": {"front_end": "waveform", "conv_dim": (6, 7), "conv_kernel": (5, 3), "conv_stride": (3, 2)},
+}
+
 
 def tiny_config(**settings: Any) -> AudioFormerConfig:
     """Settings of an AudioFormer with two layers of 32 channels, 99 codes and three labels."""
@@ -50,10 +64,22 @@ def random_codes(config: AudioFormerConfig, batch: int, frames: int, seed: int =
     return torch.randint(config.codebook_size, shape, generator=torch.Generator().manual_seed(seed))
 
 
+def random_values(config: AudioFormerConfig, frames: int, seed: int = 0) -> Tensor:
+    """One clip's input_values: (frames, num_features), or samples (frames,)."""
+    shape = (frames,) if config.front_end == "waveform" else (frames, config.num_features)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def padded_values(clips: list[Tensor], side: str = "right", extra: int = 0) -> dict[str, Tensor]:
+    """As `padded`, of input_values, with zeros."""
+    batch = padded(clips, 0, side, extra)
+    return {"input_values": batch.pop("input_ids"), **batch}
+
+
 def padded(clips: list[Tensor], pad_token_id: int, side: str = "right", extra: int = 0) -> dict[str, Tensor]:
     """A batch of clips (frames, ...) padded on one side to the longest and `extra` frames more."""
     frames = max(map(len, clips)) + extra
-    input_ids = torch.full((len(clips), frames, *clips[0].shape[1:]), pad_token_id)
+    input_ids = torch.full((len(clips), frames, *clips[0].shape[1:]), pad_token_id, dtype=clips[0].dtype)
     attention_mask = torch.zeros((len(clips), frames), dtype=torch.long)
     for row, clip in enumerate(clips):
         place = slice(0, len(clip)) if side == "right" else slice(frames - len(clip), frames)

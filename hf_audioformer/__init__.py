@@ -20,6 +20,7 @@ try:
 
     from .models.audioformer.configuration_audioformer import AudioFormerConfig
     from .models.audioformer.feature_extraction_audioformer import AudioFormerFeatureExtractor
+    from .models.audioformer.feature_extraction_signal_audioformer import AudioFormerSignalFeatureExtractor
     from .models.audioformer.modeling_audioformer import (
         AudioFormerForAudioClassification,
         AudioFormerForMaskedLM,
@@ -41,6 +42,8 @@ __version__ = "0.1.0"
 
 AutoConfig.register("audioformer", AudioFormerConfig, exist_ok=True)
 AutoFeatureExtractor.register(AudioFormerConfig, AudioFormerFeatureExtractor, exist_ok=True)
+# A configuration has one extractor; this one is found by its name in preprocessor_config.json, whatever its key.
+AutoFeatureExtractor.register(AudioFormerSignalFeatureExtractor, AudioFormerSignalFeatureExtractor, exist_ok=True)
 AutoModel.register(AudioFormerConfig, AudioFormerModel, exist_ok=True)
 AutoModelForAudioClassification.register(AudioFormerConfig, AudioFormerForAudioClassification, exist_ok=True)
 AutoModelForMaskedLM.register(AudioFormerConfig, AudioFormerForMaskedLM, exist_ok=True)
@@ -70,6 +73,7 @@ __all__ = [
     "AudioFormerForMaskedLM",
     "AudioFormerForPreTraining",
     "AudioFormerModel",
+    "AudioFormerSignalFeatureExtractor",
     "ast_from_deit",
     "ast_from_vit",
     "load_ast",

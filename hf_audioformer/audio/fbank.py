@@ -1,142 +1,15 @@
-"""Kaldi's log-mel filterbank in plain torch: the features of the Audio Spectrogram Transformer."""
+"""Kaldi's log-mel filterbank, under the name by which the rest of the package knows it.
 
-import math
-from collections.abc import Sequence
-from functools import lru_cache
+It lies with the model files, because the feature extractors that use it may be pushed to the Hub as code.
+"""
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
+from ..models.audioformer.fbank_audioformer import (
+    HOP_SECONDS,
+    WINDOW_SECONDS,
+    kaldi_log_mel,
+    log_mels_of_clips,
+    num_frames,
+    samples_of_frames,
+)
 
 __all__ = ["HOP_SECONDS", "WINDOW_SECONDS", "kaldi_log_mel", "log_mels_of_clips", "num_frames", "samples_of_frames"]
-
-WINDOW_SECONDS = 0.025
-HOP_SECONDS = 0.010
-PREEMPHASIS = 0.97
-LOWEST_HZ = 20.0
-FILTER_BANDS = 4
-# Frames computed together on a CPU: few enough to stay in its caches, and for memory that need not be asked for anew.
-CPU_BLOCK_FRAMES = 500
-# Clips per pass on an accelerator, which bounds its memory: 64 of 10 s take 0.4 GB.
-ACCELERATOR_BATCH_SIZE = 64
-
-
-def num_frames(num_samples: int, sampling_rate: int) -> int:
-    """The frames that lie within a waveform entirely; 0 if it is shorter than one."""
-    window, hop = _window_and_hop(sampling_rate)
-    return 0 if num_samples < window else 1 + (num_samples - window) // hop
-
-
-def samples_of_frames(start: int, frames: int, sampling_rate: int) -> slice:
-    """The samples that frames `start` to `start + frames` are made of."""
-    window, hop = _window_and_hop(sampling_rate)
-    return slice(start * hop, (start + frames - 1) * hop + window)
-
-
-def kaldi_log_mel(waveform: Tensor, sampling_rate: int, num_mel_bins: int = 128) -> Tensor:
-    """Natural logarithm of the mel power of each frame, (..., frames, num_mel_bins), on the waveform's device.
-
-    Equal to `torchaudio.compliance.kaldi.fbank(..., htk_compat=True, window_type="hanning", dither=0)` of each clip:
-    frames of 25 ms every 10 ms, of which each loses its mean and is preemphasised; frames that do not fit are dropped.
-    Clips of several lengths may be padded behind: the first `num_frames` of each are its own.
-
-    The order of operations is that of Kaldi. Preemphasis of the whole waveform would be faster by a tenth, and differ
-    by 0.02 between the harmonics of a pure tone, where single precision ends.
-
-    Args:
-        waveform: floating point (..., samples), full scale is 1.
-        sampling_rate: in Hz.
-        num_mel_bins: triangular filters from 20 Hz to half the sampling rate.
-
-    Raises:
-        ValueError: if `waveform` is not floating point or shorter than a frame.
-
-    Source: torchaudio/compliance/kaldi.py; feature_extraction_audio_spectrogram_transformer.py of Transformers.
-    """
-    window_samples, hop_samples = _window_and_hop(sampling_rate)
-    if not waveform.is_floating_point() or waveform.ndim == 0 or waveform.shape[-1] < window_samples:
-        raise ValueError(
-            f"waveform has shape {tuple(waveform.shape)} and dtype {waveform.dtype}; expected floating point "
-            f"(..., samples) with at least one frame, {window_samples} samples at {sampling_rate} Hz"
-        )
-    fft_samples = 2 ** math.ceil(math.log2(window_samples))
-    window = _hann_window(window_samples, waveform.device, waveform.dtype)
-    bands = _filter_bands(num_mel_bins, fft_samples, sampling_rate, waveform.device, waveform.dtype)
-    frames = waveform.unfold(-1, window_samples, hop_samples)
-    block = CPU_BLOCK_FRAMES if waveform.device.type == "cpu" else max(1, frames.shape[-2])
-    return torch.cat([_log_mel_of_frames(part, window, fft_samples, bands) for part in frames.split(block, dim=-2)], -2)
-
-
-def _log_mel_of_frames(
-    frames: Tensor, window: Tensor, fft_samples: int, bands: Sequence[tuple[slice, Tensor]]
-) -> Tensor:
-    """(..., frames, samples) -> (..., frames, num_mel_bins)."""
-    frames = frames - frames.mean(-1, keepdim=True)
-    frames[..., 1:] -= PREEMPHASIS * frames[..., :-1]  # the first sample is not changed: the window is 0 there
-    frames *= window
-    padded = F.pad(frames, (0, fft_samples - frames.shape[-1]))  # rfft(frames, n=fft_samples) is several times slower
-    squares = torch.view_as_real(torch.fft.rfft(padded)).square_()
-    power = squares[..., 0] + squares[..., 1]
-    mel_power = torch.cat([power[..., frequencies] @ filters for frequencies, filters in bands], dim=-1)
-    return mel_power.clamp_(min=torch.finfo(frames.dtype).eps).log_()
-
-
-def log_mels_of_clips(
-    waveforms: Sequence[Tensor], sampling_rate: int, num_mel_bins: int = 128, batch_size: int | None = None
-) -> list[Tensor]:
-    """`kaldi_log_mel` of clips of any lengths, (frames, num_mel_bins) each.
-
-    `batch_size` clips are computed together; by default one on a CPU, whose caches a batch does not fit, and 64
-    elsewhere.
-
-    Raises:
-        ValueError: as `kaldi_log_mel`.
-    """
-    if batch_size is None:
-        batch_size = 1 if waveforms[0].device.type == "cpu" else ACCELERATOR_BATCH_SIZE
-    features: list[Tensor] = []
-    for start in range(0, len(waveforms), batch_size):
-        batch = list(waveforms[start : start + batch_size])
-        padded = batch[0][None] if len(batch) == 1 else pad_sequence(batch, batch_first=True)
-        log_mels = kaldi_log_mel(padded, sampling_rate, num_mel_bins)
-        features += [row[: num_frames(len(clip), sampling_rate)] for row, clip in zip(log_mels, batch, strict=True)]
-    return features
-
-
-def _window_and_hop(sampling_rate: int) -> tuple[int, int]:
-    """Samples of a frame, and from frame to frame; rounded down, as Kaldi does."""
-    return int(sampling_rate * WINDOW_SECONDS), int(sampling_rate * HOP_SECONDS)
-
-
-@lru_cache(maxsize=16)
-def _hann_window(samples: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.hann_window(samples, periodic=False, dtype=dtype, device=device)
-
-
-@lru_cache(maxsize=16)
-def _filter_bands(
-    num_mel_bins: int, fft_samples: int, sampling_rate: int, device: torch.device, dtype: torch.dtype
-) -> list[tuple[slice, Tensor]]:
-    """The filters in groups, each with the frequencies it reads: a quarter of the work of one matrix, mostly zeros."""
-    bands = []
-    for filters in _filterbank(num_mel_bins, fft_samples, sampling_rate).tensor_split(FILTER_BANDS, dim=1):
-        read = filters.any(dim=1).nonzero().flatten().tolist()
-        frequencies = slice(read[0], read[-1] + 1) if read else slice(0, 1)
-        bands.append((frequencies, filters[frequencies].to(device, dtype).contiguous()))
-    return bands
-
-
-def _filterbank(num_mel_bins: int, fft_samples: int, sampling_rate: int) -> Tensor:
-    """Triangles of height 1 in mel (not in Hz), evenly spaced: (fft_samples // 2 + 1, num_mel_bins).
-
-    In single precision, as Kaldi and torchaudio have it: exact triangles give features that differ by 1e-4.
-    """
-    lowest, highest = (1127 * math.log(1 + hz / 700) for hz in (LOWEST_HZ, sampling_rate / 2))
-    width = (highest - lowest) / (num_mel_bins + 1)
-    index = torch.arange(num_mel_bins)
-    left, centre, right = (lowest + (index + offset) * width for offset in (0.0, 1.0, 2.0))
-    frequencies_hz = sampling_rate / fft_samples * torch.arange(fft_samples // 2)  # half the sampling rate is left out
-    frequencies = 1127 * (1 + frequencies_hz[:, None] / 700).log()
-    filters = torch.minimum((frequencies - left) / (centre - left), (right - frequencies) / (right - centre))
-    return F.pad(filters.clamp(min=0), (0, 0, 0, 1))

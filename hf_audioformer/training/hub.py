@@ -24,6 +24,7 @@ from ..checkpoint_config import check_model_folder
 from ..models import audioformer
 from ..models.audioformer.configuration_audioformer import AudioFormerConfig
 from ..models.audioformer.feature_extraction_audioformer import CODEC_SUBFOLDER, AudioFormerFeatureExtractor
+from ..models.audioformer.feature_extraction_signal_audioformer import AudioFormerSignalFeatureExtractor
 from .console import quiet_transformers
 
 __all__ = [
@@ -41,7 +42,17 @@ __all__ = [
 ID_OF_THIS_CHECKPOINT = "PATH_OR_ID_OF_THIS_CHECKPOINT"
 
 CODE_FILES = tuple(
-    f"{part}_audioformer.py" for part in ("configuration", "modeling", "feature_extraction", "codec", "waveform")
+    f"{part}_audioformer.py"
+    for part in (
+        "configuration",
+        "embeddings",
+        "modeling",
+        "feature_extraction",
+        "feature_extraction_signal",
+        "codec",
+        "fbank",
+        "waveform",
+    )
 )
 _MODELING = "modeling_audioformer.AudioFormer"
 AUTO_MAP = {
@@ -51,7 +62,10 @@ AUTO_MAP = {
     "AutoModelForMaskedLM": f"{_MODELING}ForMaskedLM",
     "AutoModelForPreTraining": f"{_MODELING}ForPreTraining",
 }
-EXTRACTOR_AUTO_MAP = {"AutoFeatureExtractor": "feature_extraction_audioformer.AudioFormerFeatureExtractor"}
+EXTRACTOR_MODULES = {
+    extractor.__name__: extractor.__module__.rpartition(".")[2]
+    for extractor in (AudioFormerFeatureExtractor, AudioFormerSignalFeatureExtractor)
+}
 
 # Optimizer states, training_args.bin, checkpoints, steps and recipes (which name local folders) stay here.
 _TRAVELS = re.compile(
@@ -164,10 +178,10 @@ def files_to_push(folder: Path, repo_id: str, *, with_code: bool = False) -> dic
         files |= {name: code / name for name in CODE_FILES}
         card += CODE_SECTION.format(repo=repo_id)
     files["README.md"] = card.encode()
-    for name, auto_map in (("config.json", AUTO_MAP), ("preprocessor_config.json", EXTRACTOR_AUTO_MAP)):
+    for name in ("config.json", "preprocessor_config.json"):
         settings = json.loads((folder / name).read_text(encoding="utf-8"))
         settings.pop("auto_map", None)  # that of a model loaded from elsewhere would name foreign code
-        settings |= {"auto_map": auto_map} if with_code else {}
+        settings |= {"auto_map": _auto_map(settings)} if with_code else {}
         files[name] = (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode()
     return files
 
@@ -179,6 +193,12 @@ def refuse_public(repository: ModelInfo | DatasetInfo, remedy: str) -> None:
             f"{repository.id} is public, and nothing is pushed there unasked: {remedy}, or make it private first "
             "(on the page of its settings)."
         )
+
+
+def _auto_map(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What a configuration, or that of a feature extractor, says of the code beside it."""
+    kind = settings.get("feature_extractor_type")
+    return AUTO_MAP if kind is None else {"AutoFeatureExtractor": f"{EXTRACTOR_MODULES[kind]}.{kind}"}
 
 
 def push_folder(

@@ -9,7 +9,11 @@ import torch
 from huggingface_hub import HfApi, ModelCard
 from transformers import ASTFeatureExtractor
 
-from hf_audioformer import AudioFormerFeatureExtractor, AudioFormerForAudioClassification
+from hf_audioformer import (
+    AudioFormerFeatureExtractor,
+    AudioFormerForAudioClassification,
+    AudioFormerSignalFeatureExtractor,
+)
 from hf_audioformer.training.checkpoints import save_final
 from hf_audioformer.training.hub import CODE_FILES, check_folder, files_to_push, push_folder
 
@@ -164,6 +168,10 @@ def test_code_travels_with_the_map_of_all_classes(folder: Path, hub_client: HubD
         module, _, class_name = name.partition(".")
         assert f"class {class_name}(" in Path(files[f"{module}.py"]).read_text()
     assert "AutoFeatureExtractor" in json.loads(bytes(files["preprocessor_config.json"]))["auto_map"]
+    AudioFormerSignalFeatureExtractor().save_pretrained(folder)
+    signal = json.loads(bytes(files_to_push(folder, "tester/tones", with_code=True)["preprocessor_config.json"]))
+    module, _, class_name = signal["auto_map"]["AutoFeatureExtractor"].partition(".")
+    assert f"class {class_name}(" in Path(files[f"{module}.py"]).read_text()
     assert "trust_remote_code=True" in bytes(files["README.md"]).decode()
     assert ModelCard(bytes(files["README.md"]).decode()).data.license == "cc0-1.0"
 

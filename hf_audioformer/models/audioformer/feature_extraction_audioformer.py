@@ -14,15 +14,13 @@ from transformers.utils import TensorType
 
 from .codec_audioformer import AudioCodec
 from .configuration_audioformer import special_token_id
-from .waveform_audioformer import Waveform, as_clips, as_float_tensor, as_mono, leave_parents_threads, resample
+from .waveform_audioformer import Waveform, as_clips, leave_parents_threads, prepared, samples_allowed
 
 DEFAULT_CODEC = "facebook/encodec_24khz"
 DEFAULT_CODEC_REVISION = "c1dbe2ae3f1de713481a3b3e7c47f357092ee040"
 CODEC_SUBFOLDER = "codec"
 CODEC_HUB_OPTIONS = ("token", "cache_dir", "local_files_only")
 
-# The quietest level that `rms_level_dbfs` lifts: digital silence stays silence and hiss does not become a roar.
-LEVEL_FLOOR_DBFS = -80.0
 # Seconds of audio per forward pass of the codec on an accelerator, which bounds its memory.
 BATCH_SECONDS = 320.0
 
@@ -320,32 +318,22 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
 
     def _limit_samples(self, max_length_seconds: float | None) -> int | None:
         """The samples at the codec's rate that `max_length_seconds` allows."""
-        if max_length_seconds is None:
-            return None
-        limit = int(max_length_seconds * self.sampling_rate)
-        if limit < self.hop_length:
-            raise ValueError(
-                f"max_length_seconds is {max_length_seconds}; it must be at least one frame, {self.hop_length} samples "
-                f"at {self.sampling_rate} Hz."
-            )
-        return limit
+        return samples_allowed(max_length_seconds, self.sampling_rate, self.hop_length)
 
     def _num_tokens(self, num_samples: int) -> int:
         return -(-num_samples // self.hop_length) + 2 * self.add_boundary_tokens
 
     def _prepare(self, clip: Waveform, index: int, sampling_rate: int, channel_axis: int | None) -> torch.Tensor:
         """One clip as a checked float32 waveform (samples,) at the codec's rate and level."""
-        waveform = as_mono(as_float_tensor(clip, index).cpu(), index, channel_axis)
-        waveform = resample(waveform, sampling_rate, self.sampling_rate)
-        if len(waveform) < self.hop_length:
-            raise ValueError(
-                f"clip {index} has {len(waveform)} samples at {self.sampling_rate} Hz, less than one frame of "
-                f"{self.hop_length}; leave it out or pad it with silence."
-            )
-        if self.rms_level_dbfs is None:
-            return waveform
-        rms = waveform.square().mean().sqrt().clamp(min=10 ** (LEVEL_FLOOR_DBFS / 20))
-        return waveform * (10 ** (self.rms_level_dbfs / 20) / rms)
+        return prepared(
+            clip,
+            index,
+            sampling_rate,
+            self.sampling_rate,
+            channel_axis,
+            shortest=self.hop_length,
+            rms_level_dbfs=self.rms_level_dbfs,
+        )
 
     @torch.no_grad()
     def _encode(self, clips: list[torch.Tensor], device: str | torch.device | None) -> list[np.ndarray]:

@@ -10,6 +10,8 @@ import torch
 
 # More channels than any recording has: an axis this long holds samples.
 MAX_CHANNELS = 64
+# The quietest level that `at_level` lifts: digital silence stays silence and hiss does not become a roar.
+LEVEL_FLOOR_DBFS = -80.0
 # Weights of the largest resampling filter (400 MB); all rates in use need far fewer.
 MAX_RESAMPLER_WEIGHTS = 100_000_000
 
@@ -99,4 +101,65 @@ def as_mono(waveform: torch.Tensor, index: int, channel_axis: int | None) -> tor
     return waveform.mean(dim=channel_axis)
 
 
-__all__ = ["Waveform", "as_clips", "as_float_tensor", "as_mono", "leave_parents_threads", "resample"]
+def at_level(waveform: torch.Tensor, rms_dbfs: float | None) -> torch.Tensor:
+    """A waveform (samples,) with this root mean square, in dB relative to 1; as it is if None."""
+    if rms_dbfs is None:
+        return waveform
+    rms = waveform.square().mean().sqrt().clamp(min=10 ** (LEVEL_FLOOR_DBFS / 20))
+    return waveform * (10 ** (rms_dbfs / 20) / rms)
+
+
+def samples_allowed(max_length_seconds: float | None, sampling_rate: int, shortest: int) -> int | None:
+    """The samples of `max_length_seconds` at `sampling_rate`, in Hz; None if it is None.
+
+    Raises:
+        ValueError: They are fewer than `shortest`, one frame.
+    """
+    if max_length_seconds is None:
+        return None
+    limit = int(max_length_seconds * sampling_rate)
+    if limit < shortest:
+        raise ValueError(
+            f"max_length_seconds is {max_length_seconds}; it must be at least one frame, {shortest} samples at "
+            f"{sampling_rate} Hz."
+        )
+    return limit
+
+
+def prepared(
+    clip: Waveform,
+    index: int,
+    orig_rate: int,
+    new_rate: int,
+    channel_axis: int | None,
+    *,
+    shortest: int,
+    rms_level_dbfs: float | None,
+) -> torch.Tensor:
+    """Clip number `index` as a checked float32 waveform (samples,) on the CPU, at a new rate and level.
+
+    Raises:
+        ValueError: It is not float, empty, not finite, shorter than `shortest` samples at the new rate, one frame, or
+            has channels on an axis that was not said.
+    """
+    waveform = as_mono(as_float_tensor(clip, index).cpu(), index, channel_axis)
+    waveform = resample(waveform, orig_rate, new_rate)
+    if len(waveform) < shortest:
+        raise ValueError(
+            f"clip {index} has {len(waveform)} samples at {new_rate} Hz, less than one frame of {shortest}; leave it "
+            "out or pad it with silence."
+        )
+    return at_level(waveform, rms_level_dbfs)
+
+
+__all__ = [
+    "Waveform",
+    "as_clips",
+    "as_float_tensor",
+    "as_mono",
+    "at_level",
+    "leave_parents_threads",
+    "prepared",
+    "resample",
+    "samples_allowed",
+]

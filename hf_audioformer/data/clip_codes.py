@@ -18,7 +18,7 @@ from .clip_table import ClipTable
 from .code_dataset import CodeVersion
 from .splits import Split
 
-__all__ = ["check_mixing", "codes_of_clips", "version_loader"]
+__all__ = ["check_mixing", "codes_of_clips", "mixed_targets", "partners_of", "version_loader"]
 
 # A clip to those that it may be mixed with; made when asked for, since all of them grow with the square of the clips.
 Partners = Callable[[int], Sequence[int]]
@@ -56,7 +56,7 @@ def codes_of_clips(
     if augmentation is None:
         return versions
     readable = sorted(set(changed) & versions.keys())
-    partners = _partners(clips, augmentation)
+    partners = partners_of(clips, augmentation)
     for copy in range(1, augmentation.copies + 1):
         load_copy = version_loader(clips, augmentation, seed, copy, partners)
 
@@ -74,7 +74,7 @@ def codes_of_clips(
         for position, ids in again.input_ids.items():
             index = readable[position]
             change = augmentation.draw(seed, copy - 1, index, partners(index))
-            versions[index].append(CodeVersion(ids, targets=_mixed_targets(clips, index, change)))
+            versions[index].append(CodeVersion(ids, targets=mixed_targets(clips, index, change)))
     return versions
 
 
@@ -113,7 +113,7 @@ def check_mixing(clips: ClipTable, splits: Sequence[Split], augmentation: AudioA
             )
 
 
-def _partners(clips: ClipTable, augmentation: AudioAugmentation) -> Partners:
+def partners_of(clips: ClipTable, augmentation: AudioAugmentation) -> Partners:
     """Gives for a clip those that it may be mixed with: the others that have its value of the column `mixup_within`."""
     if augmentation.mixup_within is None:
         return lambda index: []
@@ -124,7 +124,7 @@ def _partners(clips: ClipTable, augmentation: AudioAugmentation) -> Partners:
     return lambda index: [other for other in members[values[index]] if other != index]
 
 
-def _mixed_targets(clips: ClipTable, index: int, change: AudioChange) -> np.ndarray | None:
+def mixed_targets(clips: ClipTable, index: int, change: AudioChange) -> np.ndarray | None:
     """The labels of a mixture, float32 (classes,), by the shares of its two clips; None for a clip alone."""
     if change.partner is None:
         return None

@@ -12,7 +12,7 @@ import torch
 from ..draws import generator_of
 from ..models.audioformer.configuration_audioformer import special_token_id
 
-__all__ = ["CodeCollator", "CompanionCollator", "MaskedCodeCollator", "stack_labels"]
+__all__ = ["CodeCollator", "CompanionCollator", "MaskedCodeCollator", "SignalCollator", "stack_labels"]
 
 IGNORED_LABEL = -100
 
@@ -36,6 +36,27 @@ class CodeCollator:
         batch = {
             "input_ids": _pad(codes, self.pad_token_id),
             "attention_mask": _pad([np.ones(len(code), dtype=np.int64) for code in codes], 0),
+        }
+        return batch | stack_labels(clips)
+
+
+@dataclass(frozen=True)
+class SignalCollator:
+    """Pads features of clips on the right with zeros and stacks their labels.
+
+    Takes clips `{"input_values": float32 (frames, features) or (samples,), "labels": as for `CodeCollator`}`; returns
+    `input_values` float32 (batch, frames, features) or (batch, samples), `attention_mask` int64 (batch, frames) or
+    (batch, samples), and `labels` when given.
+
+    Raises:
+        ValueError: labels for some of the clips only.
+    """
+
+    def __call__(self, clips: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        values = [torch.as_tensor(clip["input_values"]) for clip in clips]
+        batch = {
+            "input_values": torch.nn.utils.rnn.pad_sequence(values, batch_first=True),
+            "attention_mask": _pad([np.ones(len(of_clip), dtype=np.int64) for of_clip in values], 0),
         }
         return batch | stack_labels(clips)
 

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["class_balanced_weights", "index_labels", "sorted_names"]
+__all__ = ["as_rows", "class_balanced_weights", "index_labels", "sorted_names"]
 
 
 def index_labels(
@@ -84,6 +84,13 @@ def _name(value: Any, declared: list[str] | None, where: str) -> str:
     if not 0 <= value < len(declared):
         raise ValueError(f"{where}: class {value} is out of range; there are {len(declared)} classes, 0 first")
     return declared[value]
+
+
+def as_rows(targets: np.ndarray, num_classes: int) -> np.ndarray:
+    """Labels, class indices (clips,) or rows of them, as float32 (clips, num_classes)."""
+    if targets.ndim == 1:
+        return np.eye(num_classes, dtype=np.float32)[targets]
+    return targets.astype(np.float32, copy=False)
 
 
 def class_balanced_weights(targets: np.ndarray) -> np.ndarray:

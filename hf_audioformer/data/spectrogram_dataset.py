@@ -19,6 +19,7 @@ from ..audio.fbank import num_frames, samples_of_frames
 from ..audio.spectrogram_augment import SpectrogramAugmentation, SpectrogramChange, mix_log_mels, mix_waveforms
 from ..models.audioformer.waveform_audioformer import leave_parents_threads, resample
 from .clip_table import ClipTable
+from .labels import as_rows
 from .waveform_cache import WaveformCache
 
 __all__ = ["SpectrogramDataset"]
@@ -66,7 +67,7 @@ class SpectrogramDataset(Dataset):
         self.seed = seed
         self._check(targets)
         mixes = augmentation is not None and augmentation.mixup > 0
-        self.targets = _as_rows(targets, len(clips.label_names)) if mixes and targets is not None else targets
+        self.targets = as_rows(targets, len(clips.label_names)) if mixes and targets is not None else targets
         # In shared memory, so that worker processes that run already see the next epoch too.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -156,10 +157,3 @@ class SpectrogramDataset(Dataset):
             raise ValueError(f"{len(missing)} clips are not in waveforms, first {missing[0]!r}; leave them out")
         if targets is not None and len(targets) != len(self.indices):
             raise ValueError(f"targets has {len(targets)} rows for {len(self.indices)} clips; each clip needs one")
-
-
-def _as_rows(targets: np.ndarray, num_classes: int) -> np.ndarray:
-    """Labels as float32 (clips, classes)."""
-    return (
-        np.eye(num_classes, dtype=np.float32)[targets] if targets.ndim == 1 else targets.astype(np.float32, copy=False)
-    )

@@ -1,7 +1,8 @@
-"""Fine-tuning an AudioFormer on labelled clips: encode once, then per split train, test and save a folder that works
-alone."""
+"""Fine-tuning an AudioFormer on labelled clips: read them (codes are encoded once; from random weights log-mels,
+spectrograms, MFCC or waveforms are read, too: --model.front_end), then per split train, test and save a folder that
+works alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,31 +11,23 @@ import torch
 from accelerate import PartialState
 from transformers import set_seed
 
-from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerModel, assets
+from .. import assets
 from ..audio.augment import AudioAugmentation
 from ..data import ClipTable
-from ..data.clip_codes import check_mixing, codes_of_clips
-from ..data.clip_companions import first_codebooks
-from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
-from ..data.collators import CodeCollator, CompanionCollator
+from ..data.clip_codes import check_mixing
 from ..data.splits import Split, make_splits
 from ..training.arguments import parse_config
 from ..training.checkpoints import save_final
 from ..training.classifier import ModelArguments, build_model
-from ..training.contrastive import (
-    ContrastiveArguments,
-    add_companions,
-    contrastive_objective,
-    read_companions,
-    with_codebooks_of,
-)
+from ..training.contrastive import ContrastiveArguments, contrastive_objective
 from ..training.model_card import Measured, write_model_card
 from ..training.output import resumable
 from ..training.probe import start_from_probe
 from ..training.results import SplitResult
 from ..training.steps import FinishedStep, StepArguments, read_step, write_step
 from ..training.trainer import AudioTrainer
-from .inputs import TrainingClips, load_extractor, read
+from .finetune_inputs import DataArguments, Inputs, inputs_of_splits, load_front_end
+from .inputs import read
 from .split_training import (
     PARTS,
     SPLIT_DEFAULTS,
@@ -61,19 +54,6 @@ TRAINING_DEFAULTS: dict[str, Any] = SPLIT_DEFAULTS | {
     "lr_scheduler_type": "cosine",
     "warmup_steps": 0.1,
 }
-
-
-@dataclass(frozen=True)
-class DataArguments(TrainingClips):
-    """Which clips, and what happens to them before training."""
-
-    max_length_seconds: float | None = field(default=None, metadata={"help": "cut longer clips at the end"})
-    crop_seconds: float | None = field(default=None, metadata={"help": "train on random stretches of this length"})
-    mask_rate: float = field(default=0.0, metadata={"help": "share of the frames masked while training, in [0, 1)"})
-    codebook_dropout: float = field(
-        default=0.0,
-        metadata={"help": "probability that all codebooks after a random one are masked, for models of several"},
-    )
 
 
 @dataclass(frozen=True)
@@ -113,67 +93,41 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
     check_mixing(clips, splits, arguments.augmentation)
     check_splits(arguments, splits)
     source = arguments.model.checkpoint or assets.checkpoint_folder()
-    extractor = load_extractor(source, "model.checkpoint")
-    _check_codebooks(arguments, source)
-    if arguments.data.max_length_seconds is not None:
-        extractor.max_length_seconds = arguments.data.max_length_seconds
-    companions = read_companions(arguments.mpc, extractor, AudioFormerConfig.from_pretrained(source).hidden_size)
-    trained = sorted({index for split in splits for index in split.train})
-    device = None if use_cpu else PartialState().device
-    versions = codes_of_clips(
+    extractor = load_front_end(source, arguments.model, arguments.data)
+    inputs = inputs_of_splits(
         clips,
-        with_codebooks_of(companions, extractor),
-        changed=trained,
+        splits,
+        extractor,
+        source=source,
+        data=arguments.data,
         augmentation=arguments.augmentation,
+        mpc=arguments.mpc,
         seed=arguments.seed,
-        skip_bad=arguments.data.skip_bad,
-        device=device,
-        companions=companions,
+        device=None if use_cpu else PartialState().device,
     )
-    if companions:
-        versions = add_companions(versions, trained, companions, arguments.mpc, device)
-        versions = first_codebooks(versions, extractor.num_codebooks)
     claim_output(arguments)
-    return _Finetuning(arguments, clips, versions, extractor, source, companions, use_cpu).run(splits)
+    return _Finetuning(arguments, clips, inputs, source, use_cpu).run(splits)
 
 
 class _Finetuning(SplitTraining[FinetuneArguments]):
-    """Fine-tuning on encoded clips.
+    """Fine-tuning on codes or features of clips.
 
     Args:
-        versions: The codes of the clips that could be read, by index.
+        inputs: What the model reads of the clips.
         source: Where the weights come from.
-        companions: The networks of the contrastive loss.
     """
 
-    def __init__(
-        self,
-        arguments: FinetuneArguments,
-        clips: ClipTable,
-        versions: Mapping[int, Sequence[CodeVersion]],
-        extractor: AudioFormerFeatureExtractor,
-        source: str,
-        companions: list[AudioFormerModel],
-        use_cpu: bool,
-    ):
+    def __init__(self, arguments: FinetuneArguments, clips: ClipTable, inputs: Inputs, source: str, use_cpu: bool):
         super().__init__(arguments, clips)
-        self.versions = versions
-        self.extractor = extractor
+        self.inputs = self.all_inputs = inputs
         self.source = source
-        self.companions = companions
         self.use_cpu = use_cpu
 
-    def parts(self, split: Split) -> dict[str, CodeDataset]:
-        return {part: self._dataset(getattr(split, part), part) for part in PARTS}
+    def parts(self, split: Split) -> dict[str, Any]:
+        self.inputs = self.all_inputs.of_split(split)
+        return {part: self.inputs.dataset(getattr(split, part), part) for part in PARTS}
 
-    def _dataset(self, indices: Sequence[int], part: str) -> CodeDataset:
-        """The clips of a part that could be read, for training in all versions, otherwise in the first."""
-        readable = [index for index in indices if index in self.versions]
-        versions = [self.versions[index] if part == "train" else self.versions[index][:1] for index in readable]
-        names = [self.clips.ids[index] for index in readable]
-        return CodeDataset(versions, self.clips.targets(readable), names=names)
-
-    def train(self, parts: Mapping[str, CodeDataset], folder: Path) -> tuple[AudioTrainer, FinishedStep]:
+    def train(self, parts: Mapping[str, Any], folder: Path) -> tuple[AudioTrainer, FinishedStep]:
         """Trains once, or step after step, each from the weights of the one before; the last Trainer, and all the
         log."""
         source, done = self.source, FinishedStep([], 0.0)
@@ -188,9 +142,10 @@ class _Finetuning(SplitTraining[FinetuneArguments]):
         return self._train_step(parts, folder, last, source, done)
 
     def save(self, trainer: AudioTrainer, folder: Path, weights: dict[str, torch.Tensor]) -> None:
-        save_final(trainer.model, self.extractor, folder, weights)
+        save_final(trainer.model, self.inputs.extractor, folder, weights)
 
     def write_card(self, trainer: AudioTrainer, folder: Path, measured: Measured) -> None:
+        is_bundled = self.arguments.model.checkpoint is None
         write_model_card(
             folder,
             measured=measured,
@@ -199,12 +154,14 @@ class _Finetuning(SplitTraining[FinetuneArguments]):
             label_names=self.clips.label_names,
             base_model=self.arguments.model.checkpoint,
             random_weights=self.arguments.model.random_weights,
-            codec=None if self.arguments.model.checkpoint is None else self.extractor.codec,
+            kind=self.inputs.kind,
+            codec=None if is_bundled else self.inputs.codec,
+            details=self.inputs.details,
         )
 
     def _train_step(
         self,
-        parts: Mapping[str, CodeDataset],
+        parts: Mapping[str, Any],
         folder: Path,
         settings: FinetuneArguments,
         source: str,
@@ -212,30 +169,24 @@ class _Finetuning(SplitTraining[FinetuneArguments]):
     ) -> tuple[AudioTrainer, FinishedStep]:
         """Trains from the checkpoint `source` in `folder`; the Trainer, and the log of this and all steps `before`."""
         set_seed(settings.seed)
-        parts["train"].augmentation = CodeAugmentation(
-            codebook_size=self.extractor.codebook_size,
-            mask_rate=settings.data.mask_rate,
-            crop_frames=_frames(settings.data.crop_seconds, self.extractor),
-            codebook_dropout=settings.data.codebook_dropout,
-            seed=settings.seed,
-        )
-        collator = CodeCollator(self.extractor.special_token_id("pad"))
-        model = build_model(source, self.clips, settings.model, self.extractor)
+        inputs = self.inputs
+        inputs.augment(parts["train"], settings.data, settings.seed)
+        model = build_model(source, self.clips, settings.model, inputs.extractor)
         trainer = AudioTrainer(
             model=model,
             args=split_arguments(settings, folder, self.use_cpu, validated=len(parts["validation"]) > 0),
             train_dataset=parts["train"],
             eval_dataset=parts["validation"] if len(parts["validation"]) else None,
-            data_collator=CompanionCollator(collator) if self.companions else collator,
-            eval_collator=collator,
-            objective=contrastive_objective(settings.mpc, self.companions, "classification_loss"),
+            data_collator=inputs.collator,
+            eval_collator=inputs.eval_collator,
+            objective=contrastive_objective(settings.mpc, inputs.companions, "classification_loss"),
             sampling_weights=sampling_weights(settings.data, parts["train"].targets),
             compute_metrics=compute_metrics,
-            processing_class=self.extractor,
+            processing_class=inputs.extractor,
             callbacks=callbacks(settings),
         )
         if settings.model.probe_first:
-            start_from_probe(model, parts["train"].own_labels_only(), collator)
+            start_from_probe(model, parts["train"].own_labels_only(), inputs.eval_collator)
         return trainer, self.train_to_the_end(trainer, parts, folder, before)
 
 
@@ -251,15 +202,3 @@ def _settings_of_steps(arguments: FinetuneArguments) -> list[FinetuneArguments]:
         )
         for number, step in enumerate(arguments.steps or [StepArguments()])
     ]
-
-
-def _frames(seconds: float | None, extractor: AudioFormerFeatureExtractor) -> int | None:
-    return None if seconds is None else max(1, round(seconds * extractor.frame_rate))
-
-
-def _check_codebooks(arguments: FinetuneArguments, source: str) -> None:
-    if arguments.data.codebook_dropout and AudioFormerConfig.from_pretrained(source).num_codebooks == 1:
-        raise ValueError(
-            f"data.codebook_dropout is {arguments.data.codebook_dropout}, and model.checkpoint reads one codebook; "
-            "leave it at 0, or take a checkpoint of several."
-        )

@@ -6,7 +6,6 @@ ASTFeatureExtractor of Transformers and ASTLogMelFeatureExtractor load, and `sta
 
 import json
 import logging
-import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -53,18 +52,19 @@ class StatsArguments:
 
 @dataclass(frozen=True)
 class Moments:
-    """How many values there were, their mean, and the sum of their squared deviations from it."""
+    """How many values there were, their mean, and the sum of their squared deviations from it; numbers, or arrays of
+    those of several features."""
 
     count: int = 0
-    mean: float = 0.0
-    squared_deviations: float = 0.0
+    mean: Any = 0.0
+    squared_deviations: Any = 0.0
 
     @classmethod
-    def of(cls, values: np.ndarray) -> Self:
-        """The moments of an array of any shape, in double precision."""
+    def of(cls, values: np.ndarray, axis: int | None = None) -> Self:
+        """The moments of an array of any shape, of all its values or along an axis, in double precision."""
         exact = values.astype(np.float64)
-        mean = exact.mean()
-        return cls(exact.size, float(mean), float(np.square(exact - mean).sum()))
+        mean = exact.mean(axis=axis)
+        return cls(exact.size // mean.size, mean, np.square(exact - mean).sum(axis=axis))
 
     def merged(self, other: "Moments") -> "Moments":
         """The moments of both sets of values together.
@@ -82,9 +82,9 @@ class Moments:
         )
 
     @property
-    def std(self) -> float:
+    def std(self) -> Any:
         """The standard deviation of the values themselves (divided by their number)."""
-        return math.sqrt(self.squared_deviations / self.count)
+        return np.sqrt(self.squared_deviations / self.count)
 
 
 def main(argv: list[str]) -> None:

@@ -1,14 +1,20 @@
 """The classifier that fine-tuning starts from."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, cast
 
-from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerForAudioClassification
+from .. import (
+    AudioFormerConfig,
+    AudioFormerFeatureExtractor,
+    AudioFormerForAudioClassification,
+    AudioFormerSignalFeatureExtractor,
+)
 from ..data import ClipTable
+from ..models.audioformer.feature_extraction_signal_audioformer import FeatureKind
 from .codec_embeddings import start_from_codec
 from .console import quiet_transformers
 
-__all__ = ["ModelArguments", "build_model"]
+__all__ = ["ModelArguments", "build_model", "new_front_end"]
 
 
 @dataclass(frozen=True)
@@ -34,24 +40,101 @@ class ModelArguments:
         default=None, metadata={"help": "dropout before the classifier, in [0, 1); hidden_dropout if that is given"}
     )
     label_smoothing: float | None = field(default=None, metadata={"help": "label smoothing, in [0, 1)"})
+    front_end: Literal["codes", "log_mel", "spectrogram", "mfcc", "waveform"] | None = field(
+        default=None,
+        metadata={
+            "help": "what the model reads; that of the checkpoint by default. With random_weights another one than the "
+            "checkpoint's codes can be chosen, and set by the next ones"
+        },
+    )
+    sampling_rate: int = field(default=16_000, metadata={"help": "rate in Hz at which features are made"})
+    num_mel_bins: int = field(default=128, metadata={"help": "mel bands of log_mel and mfcc"})
+    num_coefficients: int = field(default=40, metadata={"help": "coefficients of mfcc"})
+    patch_size: list[int] | None = field(
+        default=None, metadata={"help": "read patches of so many frames and features, [16, 16] say, in place of frames"}
+    )
+    patch_stride: list[int] | None = field(
+        default=None, metadata={"help": "frames and features from patch to patch; less than patch_size to overlap"}
+    )
+    conv_dim: list[int] | None = field(
+        default=None, metadata={"help": "channels of convolutions over frames or samples; a waveform has some anyway"}
+    )
+    conv_kernel: list[int] | None = field(default=None, metadata={"help": "their kernels, in frames or samples"})
+    conv_stride: list[int] | None = field(default=None, metadata={"help": "their strides, in frames or samples"})
+    position_embedding_type: Literal["rotary", "sinusoidal", "learned"] | None = field(
+        default=None, metadata={"help": "with random_weights: kind of positions"}
+    )
+    norm_position: Literal["post", "pre"] | None = field(
+        default=None, metadata={"help": "with random_weights: LayerNorm after or before each sublayer"}
+    )
+    sliding_window: int | None = field(
+        default=None, metadata={"help": "positions on either side that local layers see; all layers, or layer_types"}
+    )
+    layer_types: list[str] | None = field(
+        default=None, metadata={"help": "sliding_attention or full_attention for each layer"}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("position_embedding_type", "norm_position"):
+            if getattr(self, name) is not None and not self.random_weights:
+                raise ValueError(
+                    f"model.{name} is {getattr(self, name)!r}, which trained weights do not fit; it goes with "
+                    "model.random_weights true"
+                )
+
+
+def new_front_end(arguments: ModelArguments, rms_level_dbfs: float | None) -> AudioFormerSignalFeatureExtractor:
+    """The feature extractor that the settings describe, for `front_end` other than codes; without statistics.
+
+    Args:
+        rms_level_dbfs: The level that it brings clips to.
+    """
+    return AudioFormerSignalFeatureExtractor(
+        kind=cast(FeatureKind, arguments.front_end),
+        sampling_rate=arguments.sampling_rate,
+        num_mel_bins=arguments.num_mel_bins,
+        num_coefficients=arguments.num_coefficients,
+        rms_level_dbfs=rms_level_dbfs,
+    )
 
 
 def build_model(
-    source: str, clips: ClipTable, arguments: ModelArguments, extractor: AudioFormerFeatureExtractor
+    source: str,
+    clips: ClipTable,
+    arguments: ModelArguments,
+    extractor: AudioFormerFeatureExtractor | AudioFormerSignalFeatureExtractor,
 ) -> AudioFormerForAudioClassification:
     """The checkpoint's encoder with a classifier for the clips' labels; rows of labels it knew by name are kept."""
-    names = ("pooling", "hidden_dropout", "classifier_dropout", "label_smoothing")
-    settings = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    stored = AudioFormerConfig.from_pretrained(source)
+    names = ("pooling", "hidden_dropout", "classifier_dropout", "label_smoothing", "sliding_window", "layer_types")
+    settings = _given(arguments, *names)
     if "hidden_dropout" in settings:
         settings.setdefault("classifier_dropout", settings["hidden_dropout"])
-    problem_type = "multi_label_classification" if clips.multi_label else "single_label_classification"
-    config = AudioFormerConfig.from_pretrained(source, problem_type=problem_type, **settings)
+    settings["problem_type"] = "multi_label_classification" if clips.multi_label else "single_label_classification"
+    if arguments.random_weights:
+        settings |= _given(arguments, "position_embedding_type", "norm_position")
+    if isinstance(extractor, AudioFormerSignalFeatureExtractor) and stored.front_end == "codes":
+        settings |= _front_end_settings(arguments, extractor)
+    config = AudioFormerConfig.from_dict(stored.to_dict() | settings)
     if arguments.random_weights:
         model = AudioFormerForAudioClassification(config)
-        if arguments.codec_embeddings:
+        if arguments.codec_embeddings and isinstance(extractor, AudioFormerFeatureExtractor):
             start_from_codec(model, extractor.load_codec())
     else:
         with quiet_transformers():  # the classifier is new and the MLM head is left out
             model = AudioFormerForAudioClassification.from_pretrained(source, config=config)
     model.resize_classifier(clips.label_names)
     return model
+
+
+def _given(arguments: ModelArguments, *names: str) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None}
+
+
+def _front_end_settings(arguments: ModelArguments, extractor: AudioFormerSignalFeatureExtractor) -> dict[str, Any]:
+    """What the configuration says of a front end for what the extractor gives; all of it, since that of the checkpoint
+    is another."""
+    kind = "waveform" if not extractor.is_spectral else "frames" if arguments.patch_size is None else "patches"
+    names = ("conv_dim", "conv_kernel", "conv_stride", "patch_stride")
+    settings = {name: getattr(arguments, name) for name in names} | _given(arguments, "patch_size")
+    return {"front_end": kind, "num_features": extractor.feature_size, **settings}

@@ -7,7 +7,7 @@ import math
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,12 @@ classifier = pipeline("audio-classification", model="{ID_OF_THIS_CHECKPOINT}")
 classifier(hf_audioformer.load_audio("clip.wav"))""",
     citation=CITE_AUDIOFORMER,
     note=PAPER,
+)
+AUDIOFORMER_OF_SIGNALS = replace(
+    AUDIOFORMER,
+    description="AudioFormer encoder on continuous features in place of the codes of its "
+    "[paper](https://arxiv.org/abs/2308.07221)",
+    holds="the model and its feature extractor; it works without a network",
 )
 AST = Kind(
     name="Audio Spectrogram Transformer",

@@ -62,10 +62,9 @@ def _pooled(
     model.eval()
     vectors, labels = [], []
     for batch in DataLoader(dataset, batch_size=BATCH_SIZE, collate_fn=collator):
-        mask = batch["attention_mask"].to(model.device)
-        states = model.audioformer(batch["input_ids"].to(model.device), mask).last_hidden_state
-        vectors.append(model.pooling(states, mask).double().cpu().numpy())
-        labels.append(batch["labels"].numpy())
+        labels.append(batch.pop("labels").numpy())
+        outputs = model.audioformer(**{name: tensor.to(model.device) for name, tensor in batch.items()})
+        vectors.append(model.pooling(*model.audioformer.moments(outputs)).double().cpu().numpy())
     model.train(was_training)
     return np.concatenate(vectors), np.concatenate(labels)
 

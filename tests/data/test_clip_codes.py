@@ -10,7 +10,7 @@ import pytest
 
 from hf_audioformer import read_clips
 from hf_audioformer.audio.augment import AudioAugmentation, apply_change
-from hf_audioformer.data.clip_codes import _partners, check_mixing, codes_of_clips
+from hf_audioformer.data.clip_codes import check_mixing, codes_of_clips, partners_of
 from hf_audioformer.data.splits import SplitArguments, make_splits
 
 
@@ -51,7 +51,7 @@ def test_partners_of_many_clips_of_one_group_take_no_memory(tone_folder: Path) -
     """20,000 clips with one value would have 400 million."""
     table = datasets.Dataset.from_dict({"id": list(map(str, range(20_000))), "split": ["train"] * 20_000})
     clips = replace(read_clips(str(tone_folder)), table=table)
-    partners = _partners(clips, AudioAugmentation(copies=1, mixup=0.5, mixup_within="split"))
+    partners = partners_of(clips, AudioAugmentation(copies=1, mixup=0.5, mixup_within="split"))
     assert list(partners(7)) == [*range(7), *range(8, 20_000)]
 
 

@@ -189,7 +189,8 @@ class AudioFormerConfig(PreTrainedConfig):
             )
         if self.conv_dim and self.front_end not in ("frames", "waveform"):
             raise ValueError(
-                f'conv_dim is {self.conv_dim} with front_end="{self.front_end}"; frames have convolutions.'
+                f'conv_dim is {self.conv_dim} with front_end="{self.front_end}"; only "frames" and "waveform" have '
+                "convolutions."
             )
         sizes = (*self.patch_size, *self.patch_stride)
         if (

@@ -94,7 +94,7 @@ class AudioFormerSignalFeatureExtractor(SequenceFeatureExtractor):
         self.max_length_seconds = max_length_seconds
         self.rms_level_dbfs = rms_level_dbfs
         self.set_statistics(mean, std)
-        self._limit_samples(max_length_seconds)
+        self.limit_samples(max_length_seconds)
 
     def set_statistics(self, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
         """Normalises features by these from now on, `feature_size` values each; None for not at all.
@@ -123,6 +123,15 @@ class AudioFormerSignalFeatureExtractor(SequenceFeatureExtractor):
     def is_spectral(self) -> bool:
         """Whether features are those of frames, not samples."""
         return self.kind != "waveform"
+
+    @property
+    def shortest_samples(self) -> int:
+        """Samples of the shortest clip: one frame."""
+        return samples_of_frames(0, 1, self.sampling_rate).stop if self.is_spectral else 1
+
+    def limit_samples(self, seconds: float | None) -> int | None:
+        """The samples at the extractor's rate in `seconds`, at least one frame; None for no limit."""
+        return samples_allowed(seconds, self.sampling_rate, self.shortest_samples)
 
     def __call__(
         self,
@@ -161,12 +170,12 @@ class AudioFormerSignalFeatureExtractor(SequenceFeatureExtractor):
             ValueError: A clip is not float, empty, shorter than a frame, not finite, or has channels on an axis that
                 was not said; the message names the clip by its place in the list.
         """
-        limit = self._limit_samples(self.max_length_seconds if max_length_seconds is None else max_length_seconds)
+        limit = self.limit_samples(self.max_length_seconds if max_length_seconds is None else max_length_seconds)
         cut = limit if truncation or truncation is None else None
         if (truncation or padding == "max_length") and limit is None:
             raise ValueError("truncation and padding='max_length' need max_length_seconds, here or in the extractor.")
-        clips = [clip[:cut] for clip in self._prepare(as_clips(audio), sampling_rate, channel_axis)]
-        features = [self.normalised(of_clip).cpu().numpy() for of_clip in self._features(clips, device)]
+        clips = [clip[:cut] for clip in self.waveforms(audio, sampling_rate, channel_axis=channel_axis)]
+        features = [self.normalised(of_clip).cpu().numpy() for of_clip in self.features(clips, device)]
         return self.pad(
             BatchFeature({"input_values": features}),
             padding=return_tensors is not None if padding is None else padding,
@@ -176,30 +185,17 @@ class AudioFormerSignalFeatureExtractor(SequenceFeatureExtractor):
             return_tensors=return_tensors,
         )
 
-    def features(
+    def waveforms(
         self,
         audio: Waveform | Sequence[Waveform],
         sampling_rate: int | None = None,
         *,
         channel_axis: int | None = None,
     ) -> list[torch.Tensor]:
-        """All features of each clip, float32 (frames, feature_size) or (samples,), neither cut, padded nor normalised.
+        """Checked mono waveforms, float32 (samples,), at the extractor's rate and level, not cut.
 
         Arguments and errors are those of a call.
         """
-        return self._features(self._prepare(as_clips(audio), sampling_rate, channel_axis))
-
-    def normalised(self, features: torch.Tensor) -> torch.Tensor:
-        """Features (..., feature_size) or (samples,) as the model reads them: (x - mean) / std."""
-        if self.mean is None:
-            return features
-        mean, std = features.new_tensor(self.mean), features.new_tensor(self.std)
-        return (features - mean) / std
-
-    def _prepare(
-        self, clips: Sequence[Waveform], sampling_rate: int | None, channel_axis: int | None
-    ) -> list[torch.Tensor]:
-        """Checked float32 waveforms (samples,) at the extractor's rate and level."""
         if sampling_rate is None:
             raise ValueError(
                 f"sampling_rate is required: say at which rate, in Hz, the audio was sampled (features are made at "
@@ -213,19 +209,27 @@ class AudioFormerSignalFeatureExtractor(SequenceFeatureExtractor):
                 sampling_rate,
                 self.sampling_rate,
                 channel_axis,
-                shortest=self._shortest,
+                shortest=self.shortest_samples,
                 rms_level_dbfs=self.rms_level_dbfs,
             )
-            for index, clip in enumerate(clips)
+            for index, clip in enumerate(as_clips(audio))
         ]
 
-    def _features(
+    def features(
         self, waveforms: Sequence[torch.Tensor], device: str | torch.device | None = None
     ) -> list[torch.Tensor]:
+        """What `waveforms` gives as features, not normalised: float32 (frames, feature_size), or (samples,)."""
         if not self.is_spectral:
             return list(waveforms)
         on_device = [waveform.to(device) for waveform in waveforms]
         return features_of_clips(self._spectral, on_device, self.sampling_rate)
+
+    def normalised(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (..., feature_size) or (samples,) as the model reads them: (x - mean) / std."""
+        if self.mean is None:
+            return features
+        mean, std = features.new_tensor(self.mean), features.new_tensor(self.std)
+        return (features - mean) / std
 
     def _spectral(self, waveforms: torch.Tensor) -> torch.Tensor:
         """(batch, samples) to (batch, frames, feature_size)."""
@@ -235,16 +239,8 @@ class AudioFormerSignalFeatureExtractor(SequenceFeatureExtractor):
             return kaldi_mfcc(waveforms, self.sampling_rate, self.num_coefficients, self.num_mel_bins)
         return kaldi_log_mel(waveforms, self.sampling_rate, self.num_mel_bins)
 
-    @property
-    def _shortest(self) -> int:
-        """Samples of the shortest clip: one frame."""
-        return samples_of_frames(0, 1, self.sampling_rate).stop if self.is_spectral else 1
-
     def _num_frames(self, num_samples: int) -> int:
         return num_frames(num_samples, self.sampling_rate) if self.is_spectral else num_samples
-
-    def _limit_samples(self, max_length_seconds: float | None) -> int | None:
-        return samples_allowed(max_length_seconds, self.sampling_rate, self._shortest)
 
 
 __all__ = ["AudioFormerSignalFeatureExtractor"]

@@ -97,7 +97,8 @@ def test_log_mels_are_kaldis_normalised_by_the_statistics():
     for band in range(24):
         expected[:, band] = (expected[:, band] - 0.1 * band) / (1.0 + band)
     np.testing.assert_allclose(extractor(clip, sampling_rate=16_000)["input_values"][0], expected, atol=1e-5)
-    torch.testing.assert_close(extractor.features(clip, 16_000)[0], kaldi_log_mel(torch.from_numpy(clip), 16_000, 24))
+    expected = kaldi_log_mel(torch.from_numpy(clip), 16_000, 24)
+    torch.testing.assert_close(extractor.features(extractor.waveforms(clip, 16_000))[0], expected)
 
 
 @KINDS

@@ -5,6 +5,7 @@ It lies with the model files, because the feature extractors that use it may be 
 
 from ..models.audioformer.fbank_audioformer import (
     HOP_SECONDS,
+    LOWEST_HZ,
     WINDOW_SECONDS,
     kaldi_log_mel,
     log_mels_of_clips,
@@ -12,4 +13,12 @@ from ..models.audioformer.fbank_audioformer import (
     samples_of_frames,
 )
 
-__all__ = ["HOP_SECONDS", "WINDOW_SECONDS", "kaldi_log_mel", "log_mels_of_clips", "num_frames", "samples_of_frames"]
+__all__ = [
+    "HOP_SECONDS",
+    "LOWEST_HZ",
+    "WINDOW_SECONDS",
+    "kaldi_log_mel",
+    "log_mels_of_clips",
+    "num_frames",
+    "samples_of_frames",
+]

@@ -16,20 +16,11 @@ from torch.nn import functional as F
 from .. import AudioFormerFeatureExtractor, AudioFormerForMaskedLM
 from ..data.windows import window_starts
 from ..models.audioformer.codec_audioformer import AudioCodec
-from ..models.audioformer.feature_extraction_audioformer import LEVEL_FLOOR_DBFS
+from ..models.audioformer.waveform_audioformer import level_gain
 from .front_end import DEFAULT_WINDOW_SECONDS
 from .masked_codes import fill_frames, surprise
 
 __all__ = ["Infilled", "encode_clip", "infill", "kbps", "level_gain", "round_trips", "surprise_track"]
-
-
-def level_gain(waveform: Tensor, rms_level_dbfs: float | None) -> float:
-    """What brings a waveform (samples,) to a root mean square of `rms_level_dbfs`, as the feature extractor does; 1 if
-    that is not given."""
-    if rms_level_dbfs is None:
-        return 1.0
-    rms = waveform.square().mean().sqrt().clamp(min=10 ** (LEVEL_FLOOR_DBFS / 20))
-    return float(10 ** (rms_level_dbfs / 20) / rms)
 
 
 def encode_clip(codec: AudioCodec, waveform: Tensor) -> Tensor:

@@ -9,9 +9,10 @@ from torch import Tensor
 from ..audio.io import Audio, load_audio
 from ..data.hold_out import HoldOut, held_out_clips, parse_hold_out
 from ..data.readers import AUDIO_SUFFIXES, read_clips
-from ..models.audioformer.waveform_audioformer import at_level, resample
+from ..inference.listening import level_gain
+from ..models.audioformer.waveform_audioformer import resample
 
-__all__ = ["load_waveforms"]
+__all__ = ["load_waveforms", "set_level"]
 
 
 def load_waveforms(
@@ -31,7 +32,7 @@ def load_waveforms(
         ValueError: `hold_out` is malformed or leaves nothing out, or nothing is left.
     """
     waveforms = [
-        at_level(resample(torch.from_numpy(audio["array"]), audio["sampling_rate"], sampling_rate), rms_level_dbfs)
+        set_level(resample(torch.from_numpy(audio["array"]), audio["sampling_rate"], sampling_rate), rms_level_dbfs)
         for audio in _read(sources, parse_hold_out(hold_out, sources), only_held_out)
     ]
     if not waveforms:
@@ -55,3 +56,8 @@ def _read(sources: Sequence[str], hold_out: Sequence[HoldOut], only_held_out: bo
 
 def _is_whole_folder(source: str, hold_out: Sequence[HoldOut]) -> bool:
     return Path(source).is_dir() and not any(one.concerns(source) for one in hold_out)
+
+
+def set_level(waveform: Tensor, rms_level_dbfs: float) -> Tensor:
+    """`waveform` (samples,) scaled to a root mean square of `rms_level_dbfs`, as the feature extractor does."""
+    return waveform * level_gain(waveform, rms_level_dbfs)

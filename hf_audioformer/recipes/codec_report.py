@@ -16,10 +16,10 @@ from ..audio.log_mel import log_mel_distance
 from ..data.readers import read_clips
 from ..inference.listening import encode_clip
 from ..models.audioformer.codec_audioformer import AudioCodec
-from ..models.audioformer.waveform_audioformer import at_level, resample
+from ..models.audioformer.waveform_audioformer import resample
 from ..training.arguments import parse_config
 from .baseline import bag_of_codes_baseline
-from .codec_clips import load_waveforms
+from .codec_clips import load_waveforms, set_level
 from .train_codec import ARGUMENTS_FILE, CodecTrainer, TrainCodecArguments
 
 __all__ = [
@@ -84,7 +84,7 @@ def bag_of_codes_folds(codec: AudioCodec, rms_level_dbfs: float) -> dict[int, fl
 def _five_seconds(audio: Audio, codec: AudioCodec, rms_level_dbfs: float) -> Tensor:
     rate = codec.sampling_rate
     waveform = resample(torch.from_numpy(audio["array"]), audio["sampling_rate"], rate)[: int(ESC10_SECONDS * rate)]
-    return F.pad(at_level(waveform, rms_level_dbfs), (0, int(ESC10_SECONDS * rate) - len(waveform)))
+    return F.pad(set_level(waveform, rms_level_dbfs), (0, int(ESC10_SECONDS * rate) - len(waveform)))
 
 
 def _mean_distance(codec: AudioCodec, clips: Sequence[Tensor], codes: Sequence[Tensor], level: float | None) -> float:
@@ -92,7 +92,7 @@ def _mean_distance(codec: AudioCodec, clips: Sequence[Tensor], codes: Sequence[T
     distances = []
     for clip, clip_codes in zip(clips, codes, strict=True):
         decoded = codec.decode(clip_codes[None])[0]
-        decoded = decoded if level is None else at_level(decoded, level)
+        decoded = decoded if level is None else set_level(decoded, level)
         distances.append(log_mel_distance(decoded, clip, codec.sampling_rate))
     return float(np.mean(distances))
 

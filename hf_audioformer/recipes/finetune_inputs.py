@@ -12,6 +12,7 @@ from transformers import AutoFeatureExtractor
 
 from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerModel, AudioFormerSignalFeatureExtractor
 from ..audio.augment import AudioAugmentation
+from ..checkpoint_config import read_config
 from ..data import ClipTable
 from ..data.clip_codes import codes_of_clips
 from ..data.clip_companions import first_codebooks
@@ -53,8 +54,10 @@ def load_front_end(source: str, model: ModelArguments, data: DataArguments) -> F
     """The feature extractor of the checkpoint `source`, or a new one for random weights with another front end.
 
     Raises:
+        FileNotFoundError, NotADirectoryError: As `read_config`.
         ValueError: The checkpoint is no AudioFormer, or its weights would be asked to read something else.
     """
+    read_config(source, "model.checkpoint")
     with quiet_transformers():
         loaded = AutoFeatureExtractor.from_pretrained(source)
     if isinstance(loaded, AudioFormerSignalFeatureExtractor):
@@ -63,7 +66,7 @@ def load_front_end(source: str, model: ModelArguments, data: DataArguments) -> F
                 f"model.front_end is {model.front_end}, and model.checkpoint {source} reads {loaded.kind}; leave it out"
             )
         extractor: FrontEnd = loaded
-    elif model.front_end in (None, "codes"):
+    elif model.front_end in (None, "codes") or not isinstance(loaded, AudioFormerFeatureExtractor):
         extractor = load_extractor(source, "model.checkpoint")
     elif not model.random_weights:
         raise ValueError(
@@ -71,7 +74,7 @@ def load_front_end(source: str, model: ModelArguments, data: DataArguments) -> F
             "for; set model.random_weights true, which takes its sizes alone"
         )
     else:
-        extractor = new_front_end(model, getattr(loaded, "rms_level_dbfs", None))
+        extractor = new_front_end(model, loaded.rms_level_dbfs)
     if data.max_length_seconds is not None:
         extractor.max_length_seconds = data.max_length_seconds
     return extractor

@@ -5,8 +5,7 @@ import pytest
 import soundfile
 import torch
 
-from hf_audioformer.models.audioformer.waveform_audioformer import at_level
-from hf_audioformer.recipes.codec_clips import load_waveforms
+from hf_audioformer.recipes.codec_clips import load_waveforms, set_level
 
 
 @pytest.fixture
@@ -28,7 +27,7 @@ def test_all_audio_files_of_a_folder_come_at_one_rate_and_level(folder: Path) ->
 
 @pytest.mark.unit
 def test_silence_stays_silence() -> None:
-    assert at_level(torch.zeros(100), -23.0).abs().max() == 0
+    assert set_level(torch.zeros(100), -23.0).abs().max() == 0
 
 
 @pytest.mark.unit

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 __all__ = [
     "HOP_SECONDS",
+    "LOWEST_HZ",
     "WINDOW_SECONDS",
     "features_of_clips",
     "kaldi_log_mel",

@@ -10,7 +10,7 @@ import torch
 
 # More channels than any recording has: an axis this long holds samples.
 MAX_CHANNELS = 64
-# The quietest level that `at_level` lifts: digital silence stays silence and hiss does not become a roar.
+# The quietest level that `level_gain` lifts: digital silence stays silence and hiss does not become a roar.
 LEVEL_FLOOR_DBFS = -80.0
 # Weights of the largest resampling filter (400 MB); all rates in use need far fewer.
 MAX_RESAMPLER_WEIGHTS = 100_000_000
@@ -101,12 +101,13 @@ def as_mono(waveform: torch.Tensor, index: int, channel_axis: int | None) -> tor
     return waveform.mean(dim=channel_axis)
 
 
-def at_level(waveform: torch.Tensor, rms_dbfs: float | None) -> torch.Tensor:
-    """A waveform (samples,) with this root mean square, in dB relative to 1; as it is if None."""
-    if rms_dbfs is None:
-        return waveform
+def level_gain(waveform: torch.Tensor, rms_level_dbfs: float | None) -> float:
+    """What brings a waveform (samples,) to a root mean square of `rms_level_dbfs`, in dB relative to 1; 1 if that is
+    not given."""
+    if rms_level_dbfs is None:
+        return 1.0
     rms = waveform.square().mean().sqrt().clamp(min=10 ** (LEVEL_FLOOR_DBFS / 20))
-    return waveform * (10 ** (rms_dbfs / 20) / rms)
+    return float(10 ** (rms_level_dbfs / 20) / rms)
 
 
 def samples_allowed(max_length_seconds: float | None, sampling_rate: int, shortest: int) -> int | None:
@@ -149,7 +150,7 @@ def prepared(
             f"clip {index} has {len(waveform)} samples at {new_rate} Hz, less than one frame of {shortest}; leave it "
             "out or pad it with silence."
         )
-    return at_level(waveform, rms_level_dbfs)
+    return waveform * level_gain(waveform, rms_level_dbfs)
 
 
 __all__ = [
@@ -157,8 +158,8 @@ __all__ = [
     "as_clips",
     "as_float_tensor",
     "as_mono",
-    "at_level",
     "leave_parents_threads",
+    "level_gain",
     "prepared",
     "resample",
     "samples_allowed",

@@ -14,6 +14,8 @@ try:
         AutoFeatureExtractor,
         AutoModel,
         AutoModelForAudioClassification,
+        AutoModelForAudioFrameClassification,
+        AutoModelForAudioXVector,
         AutoModelForMaskedLM,
         AutoModelForPreTraining,
     )
@@ -23,6 +25,8 @@ try:
     from .models.audioformer.feature_extraction_signal_audioformer import AudioFormerSignalFeatureExtractor
     from .models.audioformer.modeling_audioformer import (
         AudioFormerForAudioClassification,
+        AudioFormerForAudioFrameClassification,
+        AudioFormerForAudioXVector,
         AudioFormerForMaskedLM,
         AudioFormerForPreTraining,
         AudioFormerModel,
@@ -46,6 +50,8 @@ AutoFeatureExtractor.register(AudioFormerConfig, AudioFormerFeatureExtractor, ex
 AutoFeatureExtractor.register(AudioFormerSignalFeatureExtractor, AudioFormerSignalFeatureExtractor, exist_ok=True)
 AutoModel.register(AudioFormerConfig, AudioFormerModel, exist_ok=True)
 AutoModelForAudioClassification.register(AudioFormerConfig, AudioFormerForAudioClassification, exist_ok=True)
+AutoModelForAudioFrameClassification.register(AudioFormerConfig, AudioFormerForAudioFrameClassification, exist_ok=True)
+AutoModelForAudioXVector.register(AudioFormerConfig, AudioFormerForAudioXVector, exist_ok=True)
 AutoModelForMaskedLM.register(AudioFormerConfig, AudioFormerForMaskedLM, exist_ok=True)
 AutoModelForPreTraining.register(AudioFormerConfig, AudioFormerForPreTraining, exist_ok=True)
 
@@ -70,6 +76,8 @@ __all__ = [
     "AudioFormerConfig",
     "AudioFormerFeatureExtractor",
     "AudioFormerForAudioClassification",
+    "AudioFormerForAudioFrameClassification",
+    "AudioFormerForAudioXVector",
     "AudioFormerForMaskedLM",
     "AudioFormerForPreTraining",
     "AudioFormerModel",

@@ -9,6 +9,8 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+    AutoModelForAudioXVector,
     AutoModelForMaskedLM,
     AutoModelForPreTraining,
 )
@@ -19,6 +21,8 @@ from hf_audioformer import AudioFormerConfig, AudioFormerFeatureExtractor
 AUTO_CLASSES = {
     AutoModel: "AudioFormerModel",
     AutoModelForAudioClassification: "AudioFormerForAudioClassification",
+    AutoModelForAudioFrameClassification: "AudioFormerForAudioFrameClassification",
+    AutoModelForAudioXVector: "AudioFormerForAudioXVector",
     AutoModelForMaskedLM: "AudioFormerForMaskedLM",
     AutoModelForPreTraining: "AudioFormerForPreTraining",
 }

@@ -15,6 +15,8 @@ from transformers import (
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+    AutoModelForAudioXVector,
     AutoModelForMaskedLM,
     AutoModelForPreTraining,
     PreTrainedConfig,
@@ -59,6 +61,8 @@ AUTO_MAP = {
     "AutoConfig": "configuration_audioformer.AudioFormerConfig",
     "AutoModel": f"{_MODELING}Model",
     "AutoModelForAudioClassification": f"{_MODELING}ForAudioClassification",
+    "AutoModelForAudioFrameClassification": f"{_MODELING}ForAudioFrameClassification",
+    "AutoModelForAudioXVector": f"{_MODELING}ForAudioXVector",
     "AutoModelForMaskedLM": f"{_MODELING}ForMaskedLM",
     "AutoModelForPreTraining": f"{_MODELING}ForPreTraining",
 }
@@ -75,6 +79,8 @@ _TRAVELS = re.compile(
 )
 _AUTO_CLASSES = {
     "ForAudioClassification": AutoModelForAudioClassification,
+    "ForAudioFrameClassification": AutoModelForAudioFrameClassification,
+    "ForAudioXVector": AutoModelForAudioXVector,
     "ForMaskedLM": AutoModelForMaskedLM,
     "ForPreTraining": AutoModelForPreTraining,
 }

@@ -76,6 +76,10 @@ class AudioFormerConfig(PreTrainedConfig):
         classifier_dropout (`float`, *optional*): Dropout before the classifier; `hidden_dropout` if not given.
         label_smoothing (`float`, defaults to 0.0): Share of each target spread over the classes, in [0, 1).
         class_weights (`list[float]`, *optional*): Weight of each class in the loss, one per label.
+        xvector_output_dim (`int`, defaults to 192): Size of the vectors of `AudioFormerForAudioXVector`.
+        xvector_margin (`float`, defaults to 0.2): How far its loss pushes a clip's cosine with its own class above that
+            with others.
+        xvector_scale (`float`, defaults to 30.0): What cosines are multiplied by before its softmax.
         pad_token_id, mask_token_id, boa_token_id, eoa_token_id (`int`, *optional*): Derived from `codebook_size`.
         tie_word_embeddings (`bool`, defaults to `True`): Whether the MLM decoder shares the code embeddings.
         sparse_prediction (`bool`, defaults to `True`): Whether masked modelling in training computes logits at labelled
@@ -127,6 +131,9 @@ class AudioFormerConfig(PreTrainedConfig):
     classifier_dropout: float | int | None = None
     label_smoothing: float | int = 0.0
     class_weights: list[float] | tuple[float, ...] | None = None
+    xvector_output_dim: int = 192
+    xvector_margin: float | int = 0.2
+    xvector_scale: float | int = 30.0
     pad_token_id: int | None = None
     mask_token_id: int | None = None
     boa_token_id: int | None = None
@@ -219,7 +226,8 @@ class AudioFormerConfig(PreTrainedConfig):
 
     def validate_sizes(self) -> None:
         """Refuses counts below one, rates outside [0, 1) and widths that heads and positions cannot share."""
-        for name in ("codebook_size", "num_codebooks", "hidden_size", "num_attention_heads", "intermediate_size"):
+        counts = ("codebook_size", "num_codebooks", "hidden_size", "num_attention_heads", "intermediate_size")
+        for name in (*counts, "xvector_output_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
         for name in ("hidden_dropout", "attention_dropout", "classifier_dropout", "label_smoothing"):

@@ -1,4 +1,5 @@
-"""AudioFormer: an encoder over codec tokens or continuous features, with heads for masked modelling and classification.
+"""AudioFormer: an encoder over codec tokens or continuous features, with heads for masked modelling, classification of
+clips and of moments, regression, and vectors to be compared.
 
 Source: arXiv 2308.07221 (method), `transformers.RoFormerModel` (encoder; weights map one to one in post-norm).
 """
@@ -19,7 +20,13 @@ from transformers.activations import ACT2FN
 from transformers.loss.loss_utils import ForMaskedLMLoss
 from transformers.masking_utils import create_bidirectional_mask, create_bidirectional_sliding_window_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, SequenceClassifierOutput
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    MaskedLMOutput,
+    SequenceClassifierOutput,
+    TokenClassifierOutput,
+    XVectorOutput,
+)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
@@ -656,21 +663,19 @@ class AudioFormerForAudioClassificationOutput(SequenceClassifierOutput):
     pooler_output: torch.Tensor | None = None
 
 
-class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
-    """The encoder with masked pooling and one linear layer: single label, multi-label or regression."""
+class AudioFormerLabelledModel(AudioFormerPreTrainedModel):
+    """The encoder with a head `classifier` whose outputs are the labels of the configuration."""
 
     # The Trainer must divide the loss of each micro-batch and average over processes itself: it passes a count of
     # items that the multi-label loss of Transformers ignores, which multiplies loss and gradient.
     accepts_loss_kwargs = False
+    classifier: nn.Linear
 
     def __init__(self, config: AudioFormerConfig):
         super().__init__(config)
         self.num_labels = config.num_labels
         self.audioformer = AudioFormerModel(config)
-        self.pooling = AudioFormerPooling(config)
         self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(self.pooling.size, config.num_labels)
-        self.post_init()
 
     def resize_classifier(self, label_names: Sequence[str]) -> None:
         """Gives the classifier these labels, in this order; rows of labels it knew by name are kept, others are new.
@@ -683,19 +688,31 @@ class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
         if not label_names or len(set(label_names)) < len(label_names):
             raise ValueError(f"label_names must be different names, at least one; found {list(label_names)}.")
         known = {name: int(index) for index, name in self.config.id2label.items()}
-        classifier = nn.Linear(self.pooling.size, len(label_names))
+        has_bias = self.classifier.bias is not None
+        classifier = nn.Linear(self.classifier.in_features, len(label_names), bias=has_bias)
         self._init_weights(classifier)
         classifier.to(self.classifier.weight)
         with torch.no_grad():
             for row, name in enumerate(label_names):
                 if name in known:
                     classifier.weight[row] = self.classifier.weight[known[name]]
-                    classifier.bias[row] = self.classifier.bias[known[name]]
+                    if has_bias:
+                        classifier.bias[row] = self.classifier.bias[known[name]]
         self.classifier = classifier
         self.num_labels = len(label_names)
         self.config.class_weights = None
         self.config.id2label = dict(enumerate(label_names))
         self.config.label2id = {name: index for index, name in enumerate(label_names)}
+
+
+class AudioFormerForAudioClassification(AudioFormerLabelledModel):
+    """The encoder with masked pooling and one linear layer: single label, multi-label or regression."""
+
+    def __init__(self, config: AudioFormerConfig):
+        super().__init__(config)
+        self.pooling = AudioFormerPooling(config)
+        self.classifier = nn.Linear(self.pooling.size, config.num_labels)
+        self.post_init()
 
     @can_return_tuple
     def forward(
@@ -734,6 +751,124 @@ class AudioFormerForAudioClassification(AudioFormerPreTrainedModel):
             attentions=outputs.attentions,
             pooler_output=pooled if self.pooling.kind == "mean" else masked_mean(states, mask),
         )
+
+
+class AudioFormerForAudioFrameClassification(AudioFormerLabelledModel):
+    """The encoder with one linear layer over every moment: which sound is when, or a value along time."""
+
+    def __init__(self, config: AudioFormerConfig):
+        super().__init__(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        input_values: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> TokenClassifierOutput:
+        r"""Classifies every moment; inputs as in [`AudioFormerModel`].
+
+        Args:
+            labels (`torch.Tensor`, *optional*): For each moment class ids (batch, moments) of an integer dtype for
+                single label; multi-hot rows or probabilities (batch, moments, num_labels) of a float dtype for
+                multi-label; floats (batch, moments, num_labels), or (batch, moments) for one value, for regression.
+                -100 where nothing is known, in padding for instance. The problem is told as in
+                [`AudioFormerForAudioClassification`]. Codes have a moment each, boundary tokens too; other front ends
+                one for every `config.input_stride` frames begun.
+
+        Returns:
+            `TokenClassifierOutput`: `loss` (mean over the moments with a label that are not padding), `logits` (batch,
+            moments, num_labels).
+
+        Raises:
+            ValueError: The labels fit neither the problem nor the moments.
+        """
+        outputs = self.audioformer(input_ids, attention_mask, inputs_embeds, input_values, **kwargs)
+        states, mask = self.audioformer.moments(outputs)
+        logits = self.classifier(self.dropout(states))
+        loss = None if labels is None else frame_loss(logits, labels, mask, self.config)
+        return TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
+        )
+
+
+def frame_loss(
+    logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor | None, config: AudioFormerConfig
+) -> torch.Tensor:
+    """Mean of `classification_loss` over the moments that have a label and, by the mask (batch, moments), are not
+    padding; 0 if there is none. Of logits (batch, moments, num_labels); their number differs from batch to batch, so
+    `torch.compile` breaks the graph here.
+
+    Raises:
+        ValueError: The labels are not one, or one row, for each moment.
+    """
+    if labels.shape not in (logits.shape, logits.shape[:2]):
+        raise ValueError(
+            f"labels have shape {tuple(labels.shape)}; expected one for each moment, {tuple(logits.shape[:2])}, or a "
+            f"row of {config.num_labels}."
+        )
+    known = labels != IGNORED_LABEL
+    if labels.dim() == 3:
+        known = known.all(dim=2)
+    if mask is not None:
+        known = known & (mask != 0)
+    return classification_loss(logits[known], labels[known], config) if known.any() else logits.sum() * 0
+
+
+class AudioFormerForAudioXVector(AudioFormerLabelledModel):
+    """The encoder with one vector per clip whose direction tells who or what is heard, also of classes never trained.
+
+    Trained by softmax over cosines with an additive margin (arXiv 1801.05599). Mean and standard deviation of the
+    moments, side by side, are projected to `config.xvector_output_dim`.
+    """
+
+    def __init__(self, config: AudioFormerConfig):
+        super().__init__(config)
+        self.projection = nn.Linear(2 * config.hidden_size, config.xvector_output_dim)
+        self.classifier = nn.Linear(config.xvector_output_dim, config.num_labels, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        input_values: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> XVectorOutput:
+        r"""Embeds clips; inputs as in [`AudioFormerModel`].
+
+        Args:
+            labels (`torch.LongTensor` of shape `(batch,)`, *optional*): Class ids.
+
+        Returns:
+            `XVectorOutput`: `loss`, `logits` (batch, num_labels), cosines of the vectors with those of the classes,
+            `embeddings` (batch, xvector_output_dim), to be compared by their cosine.
+        """
+        outputs = self.audioformer(input_ids, attention_mask, inputs_embeds, input_values, **kwargs)
+        states, mask = self.audioformer.moments(outputs)
+        mean = masked_mean(states, mask)
+        spread = _masked_rms(states - mean.unsqueeze(1), mask)
+        embeddings = self.projection(self.dropout(torch.cat((mean, spread), dim=1)))
+        cosines = F.linear(F.normalize(embeddings), F.normalize(self.classifier.weight))
+        return XVectorOutput(
+            loss=None if labels is None else self._margin_loss(cosines, labels),
+            logits=cosines,
+            embeddings=embeddings,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def _margin_loss(self, cosines: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        margins = self.config.xvector_margin * F.one_hot(labels, self.num_labels)
+        return F.cross_entropy(self.config.xvector_scale * (cosines.float() - margins), labels)
 
 
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: AudioFormerConfig) -> torch.Tensor:
@@ -803,6 +938,8 @@ def infer_problem_type(labels: torch.Tensor, num_labels: int) -> str:
 __all__ = [
     "AudioFormerForAudioClassification",
     "AudioFormerForAudioClassificationOutput",
+    "AudioFormerForAudioFrameClassification",
+    "AudioFormerForAudioXVector",
     "AudioFormerForMaskedLM",
     "AudioFormerForPreTraining",
     "AudioFormerForPreTrainingOutput",

@@ -11,6 +11,8 @@ from transformers.models.auto import modeling_auto
 from hf_audioformer import (
     AudioFormerConfig,
     AudioFormerForAudioClassification,
+    AudioFormerForAudioFrameClassification,
+    AudioFormerForAudioXVector,
     AudioFormerForMaskedLM,
     AudioFormerForPreTraining,
     AudioFormerModel,
@@ -125,13 +127,25 @@ class AudioFormerPatchesTester(AudioFormerModelTester):
 
 
 class AudioFormerPatchesTest(modeling_common.ModelTesterMixin, unittest.TestCase):
-    """A continuous front end with learned positions."""
+    """A continuous front end with learned positions, and every head that is not for codes alone."""
 
-    all_model_classes = (AudioFormerModel, AudioFormerForAudioClassification)
+    all_model_classes = (
+        AudioFormerModel,
+        AudioFormerForAudioClassification,
+        AudioFormerForAudioFrameClassification,
+        AudioFormerForAudioXVector,
+    )
     test_resize_embeddings = False
 
     def setUp(self):
         self.model_tester = AudioFormerPatchesTester("patches")
+
+    def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
+        inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels)
+        shapes = {AudioFormerForAudioFrameClassification: (3, 3), AudioFormerForAudioXVector: (3,)}
+        if return_labels and model_class in shapes:
+            inputs["labels"] = torch.zeros(shapes[model_class], dtype=torch.long)
+        return inputs
 
     # As for Transformers' own audio models: these ask for input_ids and for a table of tokens.
     test_inputs_embeds = None

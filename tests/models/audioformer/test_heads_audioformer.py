@@ -114,9 +114,7 @@ def test_no_label_no_loss_and_a_value_per_moment():
 @pytest.mark.parametrize("shape", [(2, 7), (2,), (2, 8, 2)])
 def test_labels_of_other_moments_are_refused(shape):
     model = cached_model(AudioFormerForAudioFrameClassification)
-    with pytest.raises(
-        ValueError, match=r"labels have shape .*; expected one for each moment, \(2, 8\), or a row"
-    ):
+    with pytest.raises(ValueError, match=r"labels have shape .*; expected one for each moment, \(2, 8\), or a row"):
         model(**batch_of(model.config, 8, 8), labels=torch.zeros(shape))
 
 

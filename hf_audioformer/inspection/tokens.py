@@ -90,7 +90,7 @@ def layout_of(
         _audioformer_layout(config, extractor, inputs, num_tokens),
         _ast_layout(config),
         _whisper_layout(config, extractor),
-        _waveform_layout(config, extractor, clip_seconds),
+        None if "input_ids" in inputs else _waveform_layout(config, extractor, clip_seconds),
     )
     for layout in candidates:
         if layout is not None and layout.num_tokens == num_tokens:

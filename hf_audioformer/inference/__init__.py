@@ -1,9 +1,19 @@
-"""What a trained checkpoint says of sound: scores, events, embeddings, filled gaps, surprise."""
+"""What a trained checkpoint says of sound: scores, events, vectors, filled gaps, surprise.
+
+Sound is a path, or `{"array": floats (samples,), "sampling_rate": Hz}`, of any length and rate.
+
+* `AudioClassifier`: `classifier(sound).top(3)`, `.events(threshold=0.5)`; any audio classifier of Transformers.
+* `Embedder`: `embedder(sound).vector`, `.frames`; any audio encoder. `nearest_neighbours` compares vectors.
+* `StreamingClassifier`, `StreamingEncoder`: `stream.push(chunk)`; an AudioFormer whose codec is causal.
+* `round_trips`, `infill`, `surprise_track`: waveforms through a codec, with a gap filled, and what surprises in them;
+  `fill_frames` and `surprise` do the same on codes.
+"""
 
 from .classifier import AudioClassifier, ClipScores
 from .embedder import ClipEmbedding, Embedder, nearest_neighbours
 from .events import Event, find_events, score_track
 from .front_end import FrontEnd, Sound
+from .listening import infill, round_trips, surprise_track
 from .masked_codes import fill_frames, surprise
 from .streaming import StreamingClassifier, StreamingEncoder, StreamScores
 
@@ -20,7 +30,10 @@ __all__ = [
     "StreamingEncoder",
     "fill_frames",
     "find_events",
+    "infill",
     "nearest_neighbours",
+    "round_trips",
     "score_track",
     "surprise",
+    "surprise_track",
 ]

@@ -144,10 +144,10 @@ class Embedder:
     def _windows(self, windows: list[Tensor]) -> list[_Window]:
         found: dict[int, _Window] = {}
         for places, batch in self.front_end.batches(windows):
-            states = self._states(batch)
+            states = self._states(batch).cpu()
             for row, place in enumerate(places):
-                mask = batch["attention_mask"][row] if "attention_mask" in batch else None
-                found[place] = self._window(states[row].cpu(), len(windows[place]), mask)
+                inputs = {name: tensor[row] for name, tensor in batch.items()}
+                found[place] = self._window(states[row], len(windows[place]), inputs)
         return [found[place] for place in range(len(windows))]
 
     def _states(self, batch: dict[str, Tensor]) -> Tensor:
@@ -156,13 +156,13 @@ class Embedder:
             return self._model(**batch).last_hidden_state
         return self._model(**batch, output_hidden_states=True).hidden_states[self.layer]
 
-    def _window(self, states: Tensor, samples: int, mask: Tensor | None) -> _Window:
-        """The frames among the tokens (tokens, hidden_size) of a window of so many samples."""
+    def _window(self, states: Tensor, samples: int, inputs: dict[str, Tensor]) -> _Window:
+        """The frames among the tokens (tokens, hidden_size) of a window of so many samples, made of `inputs`."""
         config: Any = self._model.config
         extractor = self.front_end.extractor
         rate = self.front_end.sampling_rate
         if isinstance(extractor, AudioFormerFeatureExtractor):
-            tokens = states[: int(mask.sum())] if mask is not None else states
+            tokens = states[: int(inputs["attention_mask"].sum())]
             frames = tokens[1:-1] if extractor.add_boundary_tokens else tokens
             return _Window(frames, extractor.hop_length / rate, tokens[0])
         if isinstance(extractor, ASTLogMelFeatureExtractor):
@@ -172,7 +172,8 @@ class Embedder:
             return _Window(columns[:heard], config.time_stride * HOP_SECONDS, states[:NUM_SPECIAL_TOKENS].mean(0))
         heard_samples = getattr(extractor, "n_samples", samples)  # Whisper pads every clip
         step = heard_samples / len(states)
-        if getattr(config, "conv_stride", None):
+        hears_samples = all(tensor.dim() == 1 for tensor in inputs.values())
+        if hears_samples and getattr(config, "conv_stride", None):
             step = math.prod(config.conv_stride)
         return _Window(states[: math.ceil(samples / step)], step / rate, None)
 

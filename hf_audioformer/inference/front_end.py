@@ -119,7 +119,11 @@ class FrontEnd:
         """
         if isinstance(self.extractor, AudioFormerFeatureExtractor):
             together = self.extractor(
-                list(windows), sampling_rate=self.sampling_rate, return_tensors="pt", device=self._model.device
+                list(windows),
+                sampling_rate=self.sampling_rate,
+                return_attention_mask=True,
+                return_tensors="pt",
+                device=self._model.device,
             )
             groups: list[Batch] = [(list(range(len(windows))), dict(together))]
         elif self._is_ast:

@@ -20,7 +20,7 @@ import numpy as np
 from ..inference.embedder import Embedder, Pooling, nearest_neighbours
 from ..inference.embedding_store import SUFFIXES, StoredEmbeddings, embedding_writer, read_embeddings
 from ..training.arguments import parse_config
-from .inputs import clip_bar, files_of, report_left_out, with_names
+from .inputs import clip_bar, files_of, interruption_says, report_left_out, stopped_after, with_names
 
 __all__ = ["EmbedArguments", "main", "run"]
 
@@ -121,6 +121,8 @@ def _embed(embedder: Embedder, files: list[str], arguments: EmbedArguments) -> t
     """The vectors of the files, written to `output` if that is set, and how many files were left out."""
     names, vectors, settings = [], [], _settings(arguments)
     with ExitStack() as stack:
+        targets = [] if arguments.output is None else [arguments.output]
+        stack.enter_context(interruption_says(lambda: stopped_after(len(names), len(files), targets)))
         write = None
         if arguments.output is not None:
             writer = embedding_writer(Path(arguments.output), settings, frames=arguments.frames)

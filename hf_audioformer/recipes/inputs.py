@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,9 +24,11 @@ __all__ = [
     "claim_folder",
     "clip_bar",
     "files_of",
+    "interruption_says",
     "load_extractor",
     "read",
     "report_left_out",
+    "stopped_after",
     "subset",
     "unique_names",
     "with_names",
@@ -154,6 +157,20 @@ def clip_bar(description: str, total: int) -> tqdm:
     """A bar in clips; windows of a long one are parts of it."""
     shape = "{l_bar}{bar}| {n:.1f}/{total} clips [{elapsed}<{remaining}]"
     return tqdm(total=total, desc=description, bar_format=shape, dynamic_ncols=True)
+
+
+@contextmanager
+def interruption_says(message: Callable[[], str]) -> Iterator[None]:
+    """Has Ctrl-C within the block end in this message."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        raise KeyboardInterrupt(message()) from interrupt
+
+
+def stopped_after(done: int, total: int, targets: Sequence[str]) -> str:
+    """What is told after Ctrl-C: how far it came, and where that is."""
+    return f"stopped after {done} of {total} clips" + (f"; they are in {', '.join(targets)}" if targets else "")
 
 
 def report_left_out(name: str, error: Exception) -> None:

@@ -28,7 +28,7 @@ from ..inference.classifier import AudioClassifier, ClipScores
 from ..inference.front_end import longest_window
 from ..inference.loading import choose_device, load_classifier
 from ..training.arguments import parse_config
-from .inputs import clip_bar, files_of, report_left_out, with_names
+from .inputs import clip_bar, files_of, interruption_says, report_left_out, stopped_after, with_names
 
 __all__ = ["PredictArguments", "main", "run"]
 
@@ -88,12 +88,14 @@ def run(arguments: PredictArguments) -> None:
         ValueError: The model is no classifier, an argument is out of range, or, at the end, some clips were left out.
     """
     files = files_of(arguments.sources)
-    for target in filter(None, (arguments.json, arguments.csv)):
+    targets = [target for target in (arguments.json, arguments.csv) if target is not None]
+    for target in targets:
         if Path(target).exists() and not arguments.overwrite:
             raise FileExistsError(f"{target} exists. Replace it with --overwrite true, or name another.")
     classifier = _load(arguments)
-    failures = 0
+    found, failures = 0, 0
     with ExitStack() as stack:
+        stack.enter_context(interruption_says(lambda: stopped_after(found, len(files), targets)))
         writers = [stack.enter_context(writer) for writer in _writers(arguments)]
         bar = stack.enter_context(clip_bar("classify", len(files)))
         for name, result in classifier.each(files, heard=bar.update):
@@ -104,6 +106,7 @@ def run(arguments: PredictArguments) -> None:
             tqdm.write(_shown(name, result, arguments))
             for write in writers:
                 write(name, result)
+            found += 1
     if failures:
         raise ValueError(f"{failures} of {len(files)} clips could not be classified; they are named above")
 
@@ -116,6 +119,8 @@ def _load(arguments: PredictArguments) -> AudioClassifier:
         window = (
             EVENT_WINDOW_SECONDS if longest is None else min(EVENT_WINDOW_SECONDS, longest / extractor.sampling_rate)
         )
+    if window is not None and arguments.timestamps is not None and not 0 < arguments.timestamps <= window:
+        raise ValueError(f"timestamps is {arguments.timestamps} s; it must be above 0 and at most window, {window:g} s")
     return AudioClassifier(
         model,
         extractor,

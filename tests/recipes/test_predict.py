@@ -105,7 +105,7 @@ def test_bad_files_are_named_and_left_out(
 
 @pytest.mark.fault
 def test_what_was_found_is_there_when_it_is_interrupted(
-    model: str, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found, heard = tmp_path / "found.jsonl", AudioClassifier.each
 
@@ -115,13 +115,12 @@ def test_what_was_found_is_there_when_it_is_interrupted(
 
     monkeypatch.setattr(AudioClassifier, "each", interrupted)
     assert cli.main(["predict", model, str(clips), "--json", str(found)]) == 130
+    assert f"stopped after 1 of 2 clips; they are in {found}" in capsys.readouterr().err
     assert len(found.read_text().splitlines()) == 1
 
 
 @pytest.mark.fault
-def test_mistakes_are_named_before_anything_is_loaded(
-    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_are_named(model: str, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def error_of(*arguments: str) -> str:
         assert cli.main(["predict", "no_model", *arguments]) == 1
         return capsys.readouterr().err
@@ -131,6 +130,8 @@ def test_mistakes_are_named_before_anything_is_loaded(
     (tmp_path / "empty").mkdir()
     assert "there is no sound file in this folder" in error_of(str(tmp_path / "empty"))
     assert "threshold is 2.0; it must lie between 0 and 1" in error_of(str(clips), "--threshold", "2")
+    assert cli.main(["predict", model, str(clips), "--timestamps", "0.5", "--window", "0.4"]) == 1
+    assert "timestamps is 0.5 s; it must be above 0 and at most window, 0.4 s" in capsys.readouterr().err
     assert "top and batch_size must be at least 1, found 0 and 8" in error_of(str(clips), "--top", "0")
 
 

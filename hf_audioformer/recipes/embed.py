@@ -119,7 +119,9 @@ def _settings(arguments: EmbedArguments) -> dict[str, str | int | float | None]:
 
 def _embed(embedder: Embedder, files: list[str], arguments: EmbedArguments) -> tuple[StoredEmbeddings, int]:
     """The vectors of the files, written to `output` if that is set, and how many files were left out."""
-    names, vectors, settings = [], [], _settings(arguments)
+    names: list[str] = []
+    vectors: list[np.ndarray] = []
+    settings = _settings(arguments)
     with ExitStack() as stack:
         targets = [] if arguments.output is None else [arguments.output]
         stack.enter_context(interruption_says(lambda: stopped_after(len(names), len(files), targets)))

@@ -6,6 +6,17 @@ Each runs in a process of its own: memory that an earlier one has touched makes 
 import subprocess
 import sys
 
-for name in ("model_speed", "codec_speed", "fbank_speed", "ast_speed", "ft2_speed", "metrics_speed", "export_speed"):
+BENCHMARKS = (
+    "model_speed",
+    "codec_speed",
+    "fbank_speed",
+    "ast_speed",
+    "ft2_speed",
+    "metrics_speed",
+    "export_speed",
+    "long_clips",
+)
+
+for name in BENCHMARKS:
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)
     print()

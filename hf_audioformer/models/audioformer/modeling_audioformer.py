@@ -114,6 +114,44 @@ def eager_attention_forward(
     return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
+def local_sdpa_attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    sliding_window: int,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention to the positions less than `sliding_window` away, by scaled_dot_product_attention of blocks.
+
+    Transformers' mask of a sliding window has all pairs of positions, and takes the time and memory of full attention.
+    Here a block of `sliding_window` queries meets its own keys and those of the blocks beside it. `attention_mask` is
+    that of padding, (batch, positions).
+    """
+    batch, _, length, _ = query.shape
+    blocks = -(-length // sliding_window)
+    behind = blocks * sliding_window - length
+    around = (0, 0, sliding_window, sliding_window + behind)
+    places = torch.arange(-sliding_window, 2 * sliding_window, device=query.device)
+    distance = places - torch.arange(sliding_window, device=query.device).unsqueeze(1)
+    valid = query.new_ones((1, length), dtype=torch.bool) if attention_mask is None else attention_mask != 0
+    valid = F.pad(valid, around[2:]).unfold(1, 3 * sliding_window, sliding_window).unsqueeze(2)
+    # A position sees itself, so that padding, too, has something to see.
+    seen = (valid & (distance.abs() < sliding_window)) | (distance == 0)
+    keys, values = (
+        F.pad(states, around).unfold(2, 3 * sliding_window, sliding_window).permute(0, 2, 1, 4, 3).flatten(0, 1)
+        for states in (key, value)
+    )
+    queries = F.pad(query, (0, 0, 0, behind)).unflatten(2, (blocks, -1)).transpose(1, 2).flatten(0, 1)
+    mask = seen.expand(batch, -1, -1, -1).flatten(0, 1).unsqueeze(1)
+    context = F.scaled_dot_product_attention(queries, keys, values, mask, dropout_p=dropout, scale=scaling)
+    context = context.unflatten(0, (batch, blocks)).transpose(2, 3).flatten(1, 2)
+    return context[:, :length], None
+
+
 class AudioFormerAttention(nn.Module):
     """Bidirectional self-attention, with rotary positions or with none of its own, to all positions or to near ones."""
 
@@ -123,7 +161,7 @@ class AudioFormerAttention(nn.Module):
         self.layer_idx = layer_idx
         self.is_causal = False  # sdpa would be causal where there is no mask
         is_local = config.layer_types is not None and config.layer_types[layer_idx] == "sliding_attention"
-        # Flash attention, which gets no mask, counts the position itself.
+        # As flash attention counts, which gets no mask: with the position itself.
         self.sliding_window = config.sliding_window + 1 if is_local else None
         self.head_size = config.hidden_size // config.num_attention_heads
         self.query = nn.Linear(config.hidden_size, config.hidden_size)
@@ -148,6 +186,8 @@ class AudioFormerAttention(nn.Module):
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
+        if self.sliding_window is not None and self.config._attn_implementation == "sdpa":
+            attention = local_sdpa_attention_forward
         context, weights = attention(
             self,
             query,
@@ -424,8 +464,9 @@ class AudioFormerModel(AudioFormerPreTrainedModel):
         made = {
             kind: MASKS[kind](config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask)
             for kind in dict.fromkeys(kinds)
+            if (kind, self.config._attn_implementation) != ("sliding_attention", "sdpa")
         }
-        return [made[kind] for kind in kinds]
+        return [made.get(kind, attention_mask) for kind in kinds]
 
     def moments(self, outputs: AudioFormerModelOutput) -> tuple[torch.Tensor, torch.Tensor | None]:
         """One vector per moment, (batch, moments, hidden_size), and their mask: patches of one moment are averaged."""

@@ -17,7 +17,7 @@ from hf_audioformer import (
     AudioFormerForPreTraining,
 )
 
-from .tiny_models import FRONT_ENDS, padded_values, random_codes, random_values, tiny_config, tiny_model
+from .tiny_models import FRONT_ENDS, padded, padded_values, random_codes, random_values, tiny_config, tiny_model
 
 KINDS = pytest.mark.parametrize("kind", FRONT_ENDS)
 POSITIONS = ("rotary", "sinusoidal", "learned")
@@ -269,6 +269,22 @@ def test_a_local_layer_sees_its_window_and_no_more(attention):
     with torch.compiler.set_stance("force_eager"):
         difference = (model(codes).last_hidden_state - model(changed).last_hidden_state).abs().amax(-1)[0]
     assert torch.equal(difference > 1e-6, (torch.arange(30) - 15).abs() <= 2 * 3)  # two layers, three on either side
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("side", ["right", "left"])
+@torch.no_grad()
+def test_blocks_of_sdpa_are_the_masked_window(side):
+    model = tiny_model(sliding_window=3, num_hidden_layers=3)
+    eager = with_weights_of(model, sliding_window=3, num_hidden_layers=3)
+    eager.set_attn_implementation("eager")
+    clips = [random_codes(model.config, 1, length, length)[0] for length in (1, 4, 11, 12, 13)]
+    batch = padded(clips, model.config.pad_token_id, side)
+    for inputs in (batch, {"input_ids": batch["input_ids"]}):
+        mask = inputs.get("attention_mask", torch.ones_like(batch["attention_mask"])).bool()
+        found, expected = model(**inputs).last_hidden_state, eager(**inputs).last_hidden_state
+        torch.testing.assert_close(found[mask], expected[mask], atol=1e-5, rtol=1e-5)
+        assert found.isfinite().all()
 
 
 @torch.no_grad()

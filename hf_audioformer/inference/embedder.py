@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoModel, PreTrainedModel
 
-from .. import AudioFormerFeatureExtractor
+from .. import AudioFormerFeatureExtractor, AudioFormerModel, AudioFormerSignalFeatureExtractor
 from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..audio.fbank import HOP_SECONDS, num_frames
 from ..models.ast.positions_ast import patch_grid
@@ -170,6 +170,10 @@ class Embedder:
             columns = states[NUM_SPECIAL_TOKENS:].unflatten(0, (over_frequency, -1)).mean(0)
             heard = math.ceil(num_frames(samples, rate) / config.time_stride)
             return _Window(columns[:heard], config.time_stride * HOP_SECONDS, states[:NUM_SPECIAL_TOKENS].mean(0))
+        if isinstance(extractor, AudioFormerSignalFeatureExtractor):
+            height = cast(AudioFormerModel, self._model).embeddings.positions_per_frame
+            columns = states.unflatten(0, (-1, height)).mean(1)
+            return _Window(columns, config.input_stride / extractor.frame_rate, None)
         heard_samples = getattr(extractor, "n_samples", samples)  # Whisper pads every clip
         step = heard_samples / len(states)
         hears_samples = all(tensor.dim() == 1 for tensor in inputs.values())

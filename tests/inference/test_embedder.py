@@ -1,5 +1,6 @@
 """Vectors are what the stock models give, frame by frame, and lie where the sound is."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,12 @@ import pytest
 import torch
 from transformers import AutoFeatureExtractor, AutoModel
 
+from hf_audioformer import AudioFormerModel, AudioFormerSignalFeatureExtractor
 from hf_audioformer.inference import Embedder, nearest_neighbours
 from hf_audioformer.models.audioformer.modeling_audioformer import clip_statistics
+from hf_audioformer.training.checkpoints import save_final
 
+from ..fixtures_recipes import tiny_config
 from .tiny_classifiers import KINDS, sound
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -110,3 +114,18 @@ def test_what_a_model_lacks_is_named(checkpoints: dict[str, str]) -> None:
     for kind in ("wav2vec2", "whisper"):
         with pytest.raises(ValueError, match="pooling cls needs a special token"):
             Embedder.from_pretrained(checkpoints[kind], pooling="cls")
+
+
+@pytest.mark.reference
+@torch.no_grad()
+def test_patches_of_a_moment_are_one_frame(tmp_path: Path) -> None:
+    grid = {"num_features": 16, "patch_size": [8, 8], "patch_stride": [6, 4]}
+    model = AudioFormerModel(tiny_config(front_end="patches", initializer_range=0.3, **grid)).eval()
+    extractor = AudioFormerSignalFeatureExtractor(num_mel_bins=16)
+    save_final(model, extractor, tmp_path)
+    clip = sound(0.42)
+    found = Embedder.from_pretrained(str(tmp_path), device="cpu")(clip)
+    states = model(**extractor(clip["array"], 16_000, return_tensors="pt")).last_hidden_state[0]
+    expected = np.stack([states[3 * moment : 3 * moment + 3].mean(0).numpy() for moment in range(7)])  # of 40 frames
+    np.testing.assert_allclose(found.frames, expected, atol=1e-5)
+    np.testing.assert_allclose(found.frame_starts, np.arange(7) * 0.06)

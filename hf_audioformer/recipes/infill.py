@@ -4,7 +4,7 @@
 
 The surest frames are filled first, and help with the next (MaskGIT). Another seed fills it otherwise; temperature 0
 takes the likeliest codes. The whole clip is decoded from codes, so all of it sounds as the codec does; how near the
-stretch came to what was there is printed as log-mel distance, beside that of silence.
+stretch came to what was there is printed as log-mel distance, beside that of silence and of repeating what came before.
 """
 
 from dataclasses import dataclass, field
@@ -113,11 +113,15 @@ def load_masked_lm(
 
 def _summary(filled: Infilled, extractor: AudioFormerFeatureExtractor, output: Path) -> str:
     rate = extractor.sampling_rate
-    gap = slice(round(filled.start_seconds * rate), round(filled.end_seconds * rate))
-    was, now = filled.round_trip[gap], filled.waveform[gap]
-    silence = log_mel_distance(torch.zeros_like(was), was, rate) if was.any() else 0.0
-    distance = log_mel_distance(now, was, rate) if was.any() else 0.0
+    start, end = (round(seconds * rate) for seconds in (filled.start_seconds, filled.end_seconds))
+    was = filled.round_trip[start:end]
+    others = {"": filled.waveform[start:end], "silence": torch.zeros_like(was)}
+    if end <= 2 * start:
+        others["what came before, repeated"] = filled.round_trip[2 * start - end : start]
+    if not was.any():
+        return f"filled {filled.start_seconds:.2f} to {filled.end_seconds:.2f} s, where there was silence\n{output}"
+    distance, *floors = (f"{name} {log_mel_distance(sound, was, rate):.2f}" for name, sound in others.items())
     return (
         f"filled {filled.start_seconds:.2f} to {filled.end_seconds:.2f} s; log-mel distance to the codec's round trip "
-        f"of what was there {distance:.2f} (silence {silence:.2f})\n{output}"
+        f"of what was there{distance} ({'; '.join(floors)})\n{output}"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,14 @@ class StoredCodes:
             f"clip {row['id']!r} comes from the code store {self.folder}, which holds codes and no sound; give "
             f"{self.manifest.source!r}, from which it was encoded, where sound is needed."
         )
+
+    def of_clip(self, row: Mapping[str, Any]) -> np.ndarray:
+        """The unchanged codes of a clip, a row of `clips`: int64 (frames, num_codebooks), no special tokens."""
+        return _list_of(self._codes[row[ROW_COLUMN]], "codes").astype(np.int64)
+
+    @cached_property
+    def _codes(self) -> datasets.Dataset:
+        return self.rows.select_columns(["codes"]).with_format("arrow")
 
     def versions(
         self,

@@ -18,7 +18,7 @@ from ..inference.listening import encode_clip
 from ..models.audioformer.codec_audioformer import AudioCodec
 from ..models.audioformer.waveform_audioformer import resample
 from ..training.arguments import parse_config
-from .baseline import bag_of_codes_baseline
+from ..training.floor import code_histogram, floor_metrics
 from .codec_clips import load_waveforms, set_level
 from .train_codec import ARGUMENTS_FILE, CodecTrainer, TrainCodecArguments
 
@@ -68,16 +68,18 @@ def bag_of_codes_folds(codec: AudioCodec, rms_level_dbfs: float) -> dict[int, fl
     clips = read_clips("esc10")
     labels, folds = clips.targets(), np.asarray(clips.column("fold"))
     codes = [encode_clip(codec, _five_seconds(clips.load(i), codec, rms_level_dbfs)) for i in range(len(clips))]
+    histograms = np.stack([code_histogram(of_clip, codec.codebook_size) for of_clip in codes])
     accuracies = {}
     for fold in sorted(set(folds.tolist())):
-        train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        accuracies[fold] = bag_of_codes_baseline(
-            [codes[i] for i in train],
-            labels[train].tolist(),
-            [codes[i] for i in test],
-            labels[test].tolist(),
-            codec.codebook_size,
-        )
+        train, test = folds != fold, folds == fold
+        accuracies[fold] = floor_metrics(
+            histograms[train],
+            labels[train],
+            histograms[test],
+            labels[test],
+            num_labels=len(clips.label_names),
+            standardise=False,
+        )["accuracy"]
     return accuracies
 
 

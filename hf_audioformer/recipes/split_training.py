@@ -26,6 +26,7 @@ from ..data.splits import Split, SplitArguments
 from ..metrics import classification_metrics
 from ..training.arguments import dump_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints
+from ..training.floor import Floor
 from ..training.hub import check_hub_settings
 from ..training.launch import check_launch, join_processes
 from ..training.model_card import Measured, tell_of_all_splits
@@ -89,6 +90,13 @@ class SplitTrainingArguments:
             "test clips in the mean over the splits, as figures on ESC-50 are published"
         },
     )
+    floor_clips: int = field(
+        default=5000,
+        metadata={
+            "help": "beside the result of a split of at most so many clips goes that of logistic regression on simple "
+            "features of the same clips; 0: never"
+        },
+    )
     seed: int = field(default=0, metadata={"help": "seed of the weights, the order and all augmentation"})
     resume: bool = field(default=False, metadata={"help": "go on in output_dir: finished splits are kept"})
     overwrite: bool = field(default=False, metadata={"help": "delete what is in output_dir"})
@@ -141,6 +149,7 @@ class SplitTraining(ABC, Generic[Arguments]):
     def __init__(self, arguments: Arguments, clips: ClipTable):
         self.arguments = arguments
         self.clips = clips
+        self.floor = Floor(clips)
 
     def run(self, splits: Sequence[Split]) -> list[SplitResult]:
         """Trains and tests one model per split; returns and prints the results and leaves them in `output_dir`."""
@@ -222,6 +231,7 @@ class SplitTraining(ABC, Generic[Arguments]):
         )
         weights = trainer.gather_weights()
         if trainer.is_world_process_zero():
+            result = self._with_floor(result, parts)
             self.save(trainer, folder, weights)
             self.write_card(trainer, folder, Measured(result, logits, labels, done.history))
             write_results(result_file, [result])
@@ -231,6 +241,18 @@ class SplitTraining(ABC, Generic[Arguments]):
                 print(f"pushed to {trainer.push_finished(folder).url}")
         trainer.accelerator.wait_for_everyone()
         return result
+
+    def _with_floor(self, result: SplitResult, parts: Mapping[str, Any]) -> SplitResult:
+        """The result with the floor of the clips in `parts`, unless they are too many for it."""
+        most, found = self.arguments.floor_clips, len(parts["train"]) + len(parts["test"])
+        if found > most:
+            if most:
+                print(f"no floor was computed: {found} clips, and floor_clips is {most}")
+            return result
+        index_of = {clip_id: index for index, clip_id in enumerate(self.clips.ids)}
+        train, test = ([index_of[name] for name in parts[part].names] for part in ("train", "test"))
+        metrics = self.floor.metrics(train, test, show_progress=True)
+        return replace(result, floor=_score(metrics), floor_features=self.floor.features)
 
     def _folder(self, split: Split) -> Path:
         """`output_dir` itself for protocols with one split, a folder in it otherwise."""

@@ -76,7 +76,10 @@ BUNDLED_HEARD = """
 {what} had heard some clips of such sets before, without labels: folds 1, 2 and 4 of ESC-10, the
 speakers george, jackson, lucas and theo of FSDD, and the spoken commands. Tests on those are not on wholly new
 clips."""
-WITH_BASELINE = ("commands", "esc10", "fsdd")
+CHANCE = {
+    "accuracy": "always the most frequent class of the training clips",
+    "macro mAP": "a random ranking",
+}
 PAPER = """
 The paper of AudioFormer reports 53.9 mAP on AudioSet for its method. That figure was not reproduced with this package,
 and says nothing about this model."""
@@ -234,11 +237,11 @@ def write_model_card(
             f"| {metric} | {value:.4f} | {_interval(intervals, metric)} |" for metric, value in result.metrics.items()
         ),
         spread=_spread(intervals),
-        chance=result.chance,
         metric=result.metric,
+        score=result.score,
+        beside=_beside(result),
         clips=", ".join(f"{count} {part}" for part, count in result.num_clips.items()),
         seconds=result.seconds,
-        floor=_floor(source),
         all_splits=ALL_SPLITS,
         classes=_class_table(rows),
         curve=_curve(folder, measured.history, result.metric, f"{kind.name} trained on {name}"),
@@ -258,10 +261,12 @@ def tell_of_all_splits(folder: Path, results: Sequence[SplitResult]) -> None:
     """Adds to the card in a folder what all splits gave, in place of what an earlier run has added."""
     file = folder / "README.md"
     scores = np.array([result.score for result in results])
+    floors = [result.floor for result in results if result.floor is not None]
+    floor = f"; mean of the floors {np.mean(floors):.4f}" if floors else ""
     told = (
         f"{ALL_SPLITS}\nThis is one of {len(results)} models, each tested on another split ({results[0].metric}: "
         f"{', '.join(f'{result.name} {result.score:.4f}' for result in results)}): mean {scores.mean():.4f}, standard "
-        f"deviation {scores.std(ddof=1):.4f}.\n"
+        f"deviation {scores.std(ddof=1):.4f}{floor}.\n"
     )
     text = file.read_text(encoding="utf-8")
     file.write_text(re.sub(f"{ALL_SPLITS}\n(This is one of [^\n]*\n)?", lambda _: told, text), encoding="utf-8")
@@ -433,10 +438,12 @@ def _spread(intervals: Mapping[str, tuple[float, float]]) -> str:
     )
 
 
-def _floor(source: str) -> str:
-    if source not in WITH_BASELINE:
-        return ""
-    return f"\nA floor is logistic regression on statistics of log-mels, by `hf-audioformer baseline {source}`."
+def _beside(result: SplitResult) -> str:
+    """The rows of what the model has to beat on the same clips."""
+    floor = "| floor: not computed (`floor_clips` in the recipe below) | - |"
+    if result.floor is not None:
+        floor = f"| floor: logistic regression on {result.floor_features} | {result.floor:.4f} |"
+    return f"{floor}\n| chance: {CHANCE[result.metric]} | {result.chance:.4f} |"
 
 
 def _class_table(rows: Sequence[Mapping[str, float | str]]) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from .. import AudioFormerForAudioClassification
+from .logistic_regression import logistic_regression
 
 __all__ = ["start_from_probe"]
 
@@ -39,7 +40,13 @@ def start_from_probe(
     if model.config.problem_type == "single_label_classification" and labels.ndim == 2:
         labels = labels.argmax(axis=1)
     mean, spread = vectors.mean(axis=0), vectors.std(axis=0) + 1e-6
-    weight, bias = _logistic_regression((vectors - mean) / spread, labels, model.num_labels)
+    weight, bias = logistic_regression(
+        (vectors - mean) / spread,
+        labels,
+        model.num_labels,
+        inverse_regularization=INVERSE_REGULARIZATION,
+        max_iterations=MAX_ITERATIONS,
+    )
     with torch.no_grad():
         if model.config.pooling == "statistics":
             model.pooling.mean += model.pooling.spread * torch.from_numpy(mean).to(model.pooling.mean)
@@ -67,30 +74,3 @@ def _pooled(
         vectors.append(model.pooling(*model.audioformer.moments(outputs)).double().cpu().numpy())
     model.train(was_training)
     return np.concatenate(vectors), np.concatenate(labels)
-
-
-def _logistic_regression(vectors: np.ndarray, labels: np.ndarray, num_labels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (num_labels, size) and biases; one against the rest for multi-hot labels. A class that no clip has, or
-    every clip, gets no weights and the bias of its frequency."""
-    weight, bias = np.zeros((num_labels, vectors.shape[1])), np.zeros(num_labels)
-    if labels.ndim == 1:
-        present = np.unique(labels)
-        fitted_weight, fitted_bias = _fit(vectors, labels)
-        if len(present) == 2:  # scikit-learn gives the difference of the two
-            fitted_weight, fitted_bias = np.outer([-0.5, 0.5], fitted_weight), fitted_bias * [-0.5, 0.5]
-        weight[present], bias[present] = fitted_weight, fitted_bias
-        bias[np.setdiff1d(np.arange(num_labels), present)] = bias.min() - 1
-        return weight, bias
-    for index, column in enumerate(labels.T > 0.5):
-        if column.any() and not column.all():
-            weight[index], bias[index] = (part[0] for part in _fit(vectors, column))
-        else:
-            bias[index] = np.log((column.sum() + 1) / (len(column) - column.sum() + 1))
-    return weight, bias
-
-
-def _fit(vectors: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.linear_model import LogisticRegression
-
-    fitted = LogisticRegression(C=INVERSE_REGULARIZATION, max_iter=MAX_ITERATIONS).fit(vectors, labels)
-    return fitted.coef_, fitted.intercept_

@@ -18,6 +18,7 @@ __all__ = ["SplitResult", "chance_level", "format_results", "read_results", "wit
 class SplitResult:
     """One split: its main metric on the test clips in [0, 1], the level of chance, all metrics, and what it took.
 
+    `floor` is the main metric of logistic regression on the `floor_features` of the same clips, where it was computed.
     `test_scores` are the main metric on the test clips after each epoch, where that was asked for, and `official_score`
     is that of `official_epoch`; see `with_official_epoch`.
     """
@@ -30,6 +31,8 @@ class SplitResult:
     num_clips: dict[str, int]
     seconds: float
     test_scores: list[float] = field(default_factory=list)
+    floor: float | None = None
+    floor_features: str = ""
     official_epoch: int | None = None
     official_score: float | None = None
 
@@ -61,17 +64,26 @@ def chance_level(train_targets: np.ndarray, test_targets: np.ndarray) -> float:
 
 
 def format_results(results: Sequence[SplitResult]) -> str:
-    """A table with a row per split and, for several, their mean and standard deviation."""
+    """A table with a row per split and, for several, their mean and standard deviation; with floors, what they are."""
     width = max(len("split"), *(len(result.name) for result in results))
-    lines = [f"{'split':{width}}  {results[0].metric:>9}  {'chance':>6}  {'train':>6}  {'test':>6}  {'seconds':>7}"]
+    floors = [result.floor for result in results if result.floor is not None]
+    floor = f"{'floor':>6}  " if floors else ""
+    lines = [
+        f"{'split':{width}}  {results[0].metric:>9}  {floor}{'chance':>6}  {'train':>6}  {'test':>6}  {'seconds':>7}"
+    ]
     for result in results:
+        if floors:
+            floor = f"{'-':>6}  " if result.floor is None else f"{result.floor:6.1%}  "
         counts = f"{result.num_clips['train']:6d}  {result.num_clips['test']:6d}"
         lines.append(
-            f"{result.name:{width}}  {result.score:9.1%}  {result.chance:6.1%}  {counts}  {result.seconds:7.0f}"
+            f"{result.name:{width}}  {result.score:9.1%}  {floor}{result.chance:6.1%}  {counts}  {result.seconds:7.0f}"
         )
     if len(results) > 1:
         scores = np.array([result.score for result in results])
         lines.append(f"{'mean':{width}}  {scores.mean():9.1%}  (standard deviation {scores.std(ddof=1):.1%})")
+    if floors:
+        mean = f", mean {np.mean(floors):.1%}" if len(floors) > 1 else ""
+        lines.append(f"floor: logistic regression on {results[0].floor_features} of the same clips{mean}")
     official = [result.official_score for result in results if result.official_score is not None]
     if official:
         lines.append(

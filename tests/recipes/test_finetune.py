@@ -16,6 +16,9 @@ import soundfile
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from transformers import AutoModelForAudioClassification, TrainerCallback, pipeline
 
 from hf_audioformer import cli, load_audio, read_clips
@@ -23,6 +26,7 @@ from hf_audioformer.data.splits import SplitArguments, make_splits
 from hf_audioformer.recipes import finetune
 from hf_audioformer.recipes.finetune import DataArguments, FinetuneArguments, ModelArguments
 from hf_audioformer.training.arguments import dump_config
+from hf_audioformer.training.floor import log_mel_statistics
 from hf_audioformer.training.results import read_results
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -97,7 +101,7 @@ def test_a_folder_of_classes_becomes_a_checkpoint_that_works_alone(
     assert result.metrics["accuracy"] == result.score
     assert [line[:9] for line in printed.out.splitlines() if line.startswith("epoch")] == ["epoch 1/2", "epoch 2/2"]
     assert "[1/1] fraction: " in printed.out
-    assert all("encode" in line for line in printed.err.splitlines() if line.strip())
+    assert all("encode" in line or "floor" in line for line in printed.err.splitlines() if line.strip())
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     moved = tmp_path / "moved"
@@ -127,6 +131,11 @@ def test_the_score_is_that_of_the_saved_model_on_the_test_clips(arguments: Finet
     card = ModelCard.load(Path(arguments.output_dir) / "README.md")
     assert card.data.eval_results[0].metric_value == pytest.approx(result.score, abs=1e-4)
     assert f"| accuracy | {result.score:.4f} |" in card.text
+    vectors = [log_mel_statistics(clips.load(index)) for index in range(len(clips))]
+    train, test = ([vectors[index] for index in part] for part in (split.train, split.test))
+    peer = make_pipeline(StandardScaler(), LogisticRegression()).fit(train, clips.targets(split.train))
+    assert result.floor == peer.score(test, clips.targets(split.test))
+    assert f"| floor: logistic regression on statistics of log-mels | {result.floor:.4f} |" in card.text
     assert "learning_rate: " in card.text
     for path in (str(Path(arguments.output_dir).parent), str(Path(arguments.data.source).parent)):
         assert path not in str(card)
@@ -234,10 +243,11 @@ def test_patience_counts_over_a_resume(
 ) -> None:
     """Without a step that changes anything, the run stops two evaluations after the first."""
     training = FAST | {"learning_rate": 1e-12, "num_train_epochs": 6, "save_total_limit": None}
-    arguments = replace(arguments, training=training, early_stopping_patience=2)
+    arguments = replace(arguments, training=training, early_stopping_patience=2, floor_clips=5)
     interrupted(arguments, 2, monkeypatch)
     finetune.run(replace(arguments, resume=True))
     history = ModelCard.load(Path(arguments.output_dir) / "README.md").text
+    assert "floor: not computed" in history
     assert "\n| 3 | " in history
     assert "\n| 4 | " not in history
 

@@ -31,6 +31,8 @@ RESULT = SplitResult(
     metric="macro mAP",
     score=0.73219,
     chance=0.236,
+    floor=0.5125,
+    floor_features="statistics of log-mels",
     metrics={"map": 0.73219, "mauc": 0.9},
     num_clips={"train": 30, "validation": 5, "test": 10},
     seconds=12.3,
@@ -82,12 +84,13 @@ def test_the_text_holds_the_numbers_and_the_history(tmp_path: Path) -> None:
         "the small checkpoint of the package hf_audioformer to tell apart 2 classes: dog, rain.",
         "* Data: [ESC-10](https://github.com/karolpiczak/ESC-50) (K. J. Piczak",
         "CC BY-SA 4.0: the weights started from, and the codec in `codec/`, are the small ones",
-        "`hf-audioformer baseline esc10`",
+        "| macro mAP on these clips | value |\n| --- | --- |\n| this model | 0.7322 |\n"
+        "| floor: logistic regression on statistics of log-mels | 0.5125 |\n| chance: a random ranking | 0.2360 |\n",
         "Test clips (split `fold_1`) were used once",
         "had heard some clips of such sets before, without labels: folds 1, 2 and 4 of ESC-10",
         "reports 53.9 mAP on AudioSet for its method. That figure was not reproduced",
         "2 of 2 classes have fewer than 10 test clips",
-        "Chance is 0.236 (macro mAP). Clips: 30 train, 5 validation, 10 test. Training took 12 s.",
+        "Clips: 30 train, 5 validation, 10 test. Training took 12 s.",
         "| 1 | 2.5000 | 0.5000 |\n| 2 | 1.5000 | - |\n\n",
         "the epoch was chosen on validation clips",
         "learning_rate: 0.001",
@@ -115,6 +118,15 @@ def test_every_metric_has_its_interval_and_every_class_its_row(tmp_path: Path, m
     worst = min(rows, key=lambda row: row["average_precision"])["name"]
     assert re.findall(r"^\| (dog|rain) \|", text, re.MULTILINE) == [worst]
     assert "The 1 classes of lowest average precision, out of 2." in text
+
+
+@pytest.mark.unit
+def test_a_floor_that_was_not_computed_is_told_as_such(tmp_path: Path) -> None:
+    text = card(tmp_path, measured=replace(MEASURED, result=replace(RESULT, metric="accuracy", floor=None))).text
+    assert (
+        "| floor: not computed (`floor_clips` in the recipe below) | - |\n"
+        "| chance: always the most frequent class of the training clips | 0.2360 |\n\n" in text
+    )
 
 
 @pytest.mark.unit
@@ -169,7 +181,9 @@ def test_results_on_a_set_of_the_hub_are_told_in_the_newer_form_too(tmp_path: Pa
 def test_all_splits_are_told_of_once(tmp_path: Path) -> None:
     before = card(tmp_path).text
     results = [RESULT, replace(RESULT, name="fold_2", score=0.6)]
-    told = "(macro mAP: fold_1 0.7322, fold_2 0.6000): mean 0.6661, standard deviation 0.0935."
+    told = (
+        "(macro mAP: fold_1 0.7322, fold_2 0.6000): mean 0.6661, standard deviation 0.0935; mean of the floors 0.5125."
+    )
     for _ in range(2):
         tell_of_all_splits(tmp_path, results)
         text = ModelCard.load(tmp_path / "README.md").text

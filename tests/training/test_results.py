@@ -50,6 +50,19 @@ def test_a_table_of_several_splits_ends_with_mean_and_spread() -> None:
 
 
 @pytest.mark.unit
+def test_floors_have_a_column_and_a_line() -> None:
+    floor = {"floor": 0.41, "floor_features": "statistics of log-mels"}
+    results = [replace(result("fold_1", 0.5), **floor), replace(result("fold_2", 0.7), **floor | {"floor": 0.43})]
+    lines = format_results(results).splitlines()
+    assert lines[0].split() == ["split", "accuracy", "floor", "chance", "train", "test", "seconds"]
+    assert lines[1].split()[1:4] == ["50.0%", "41.0%", "25.0%"]
+    assert lines[-1] == "floor: logistic regression on statistics of log-mels of the same clips, mean 42.0%"
+    assert len({len(line) for line in lines[:3]}) == 1
+    assert format_results(results[:1]).splitlines()[-1].endswith("of the same clips")
+    assert format_results([*results, result("fold_3", 0.5)]).splitlines()[3].split()[2] == "-"
+
+
+@pytest.mark.unit
 def test_the_official_epoch_is_the_best_in_the_mean_over_the_splits() -> None:
     """Not each split's own best; an epoch that one split has not is not compared."""
     first = replace(result("fold_1", 0.5), test_scores=[0.2, 0.9, 0.6, 1.0])

@@ -3,9 +3,9 @@
     hf-audioformer export MODEL --output_dir FOLDER [--format onnx|torch_export]
     hf-audioformer export MODEL --output_dir FOLDER --int8 true --data.source CLIPS
 
-Takes AudioFormer classifiers and masked language models, and Audio Spectrogram Transformers. Of an AudioFormer
-classifier the codec's encoder goes along, and predict.py, which labels sound files by numpy, soundfile and onnxruntime
-alone. `pip install 'hf_audioformer[onnx]'` brings what ONNX needs.
+Takes AudioFormer classifiers and masked language models, and Audio Spectrogram Transformers. With a classifier in ONNX
+goes predict.py, which labels sound files by numpy, soundfile and onnxruntime alone, and of an AudioFormer the codec's
+encoder. `pip install 'hf_audioformer[onnx]'` brings what ONNX needs.
 """
 
 import io
@@ -25,6 +25,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .. import AudioFormerFeatureExtractor, AudioFormerForAudioClassification, AudioFormerForMaskedLM
+from ..audio.ast_features import ASTLogMelFeatureExtractor
+from ..audio.fbank import samples_of_frames
 from ..checkpoint_config import read_config
 from ..inference.loading import load_classifier
 from ..models.audioformer.codec_audioformer import AudioCodec
@@ -66,7 +68,8 @@ class ExportArguments:
         default=False, metadata={"help": "a second ONNX classifier with 8-bit weights; its cost is measured on data"}
     )
     codec: bool = field(
-        default=True, metadata={"help": "export the codec's encoder and predict.py along with an ONNX classifier"}
+        default=True,
+        metadata={"help": "AudioFormer in ONNX: export the codec's encoder too, without which there is no predict.py"},
     )
     data: MeasuredClips = field(default_factory=MeasuredClips)
     split: SubsetArguments = field(default_factory=SubsetArguments)
@@ -94,7 +97,8 @@ def run(arguments: ExportArguments) -> dict[str, Any]:
     is_classifier = not isinstance(model, AudioFormerForMaskedLM)
     codec = _codec(extractor, arguments) if is_classifier else None
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / REPORT_FILE).unlink(missing_ok=True)
+    for name in (REPORT_FILE, SETTINGS_FILE, PREDICT_FILE):
+        (folder / name).unlink(missing_ok=True)
     file = folder / (MODEL_FILE if arguments.format == "onnx" else TORCH_FILE)
     with _quiet_exporters():
         _export_model(model, file, extractor)
@@ -110,7 +114,9 @@ def run(arguments: ExportArguments) -> dict[str, Any]:
             export_codec(codec, extractor.num_codebooks, folder / CODEC_FILE)
         report["equal_codes"] = _share_of_equal_codes(codec, extractor.num_codebooks, folder / CODEC_FILE)
         report["bytes"][CODEC_FILE] = (folder / CODEC_FILE).stat().st_size
-        _write_predict(model, extractor, codec, folder)
+        _write_predict(model, _code_settings(model, extractor, codec), folder)
+    elif isinstance(extractor, ASTLogMelFeatureExtractor) and arguments.format == "onnx":
+        _write_predict(model, _log_mel_settings(extractor), folder)
     if arguments.int8:
         quantize(file, folder / INT8_FILE)
         report["bytes"][INT8_FILE] = (folder / INT8_FILE).stat().st_size
@@ -285,23 +291,38 @@ def _share_of_equal_codes(codec: AudioCodec, num_codebooks: int, file: Path) -> 
     return share
 
 
-def _write_predict(
-    model: PreTrainedModel, extractor: AudioFormerFeatureExtractor, codec: AudioCodec, folder: Path
-) -> None:
-    config: Any = model.config
+def _code_settings(model: PreTrainedModel, extractor: AudioFormerFeatureExtractor, codec: AudioCodec) -> dict[str, Any]:
+    """How predict.py makes codes of a waveform."""
     limit = extractor.max_length_seconds
     shortest = max(0, shortest_frames(model) - 2 * extractor.add_boundary_tokens) * extractor.hop_length
-    settings = {
-        "labels": [config.id2label[index] for index in range(config.num_labels)],
-        "multi_label": config.problem_type == "multi_label_classification",
+    boundaries = [extractor.special_token_id(name) for name in ("boa", "eoa")]
+    return {
+        "front_end": "codes",
         "sampling_rate": extractor.sampling_rate,
         "hop_length": extractor.hop_length,
         "min_samples": max(shortest, shortest_samples(codec)),
         "max_samples": None if limit is None else int(limit * extractor.sampling_rate),
         "rms_level_dbfs": extractor.rms_level_dbfs,
-        "boundary_tokens": [extractor.special_token_id(name) for name in ("boa", "eoa")]
-        if extractor.add_boundary_tokens
-        else None,
+        "boundary_tokens": boundaries if extractor.add_boundary_tokens else None,
+    }
+
+
+def _log_mel_settings(extractor: ASTLogMelFeatureExtractor) -> dict[str, Any]:
+    """How predict.py makes log-mels of a waveform."""
+    names = ("sampling_rate", "num_mel_bins", "max_length", "do_normalize", "mean", "std")
+    return {
+        "front_end": "log_mels",
+        "min_samples": samples_of_frames(0, 1, extractor.sampling_rate).stop,
+        **{name: getattr(extractor, name) for name in names},
+    }
+
+
+def _write_predict(model: PreTrainedModel, front_end: dict[str, Any], folder: Path) -> None:
+    config: Any = model.config
+    settings = {
+        "labels": [config.id2label[index] for index in range(config.num_labels)],
+        "multi_label": config.problem_type == "multi_label_classification",
+        **front_end,
     }
     (folder / SETTINGS_FILE).write_text(json.dumps(settings, indent=1), encoding="utf-8")
     shutil.copyfile(onnx_predict.__file__, folder / PREDICT_FILE)

@@ -14,10 +14,11 @@ from torchaudio.transforms import Resample
 from transformers import ASTFeatureExtractor, AutoModelForAudioClassification, pipeline
 
 from hf_audioformer import AudioFormerFeatureExtractor, AudioFormerForAudioClassification, AudioFormerForMaskedLM
+from hf_audioformer.audio.fbank import kaldi_log_mel
 from hf_audioformer.cli import main as cli_main
 from hf_audioformer.recipes import export
 from hf_audioformer.recipes.export import ExportArguments, MeasuredClips, onnx_outputs, run
-from hf_audioformer.recipes.onnx_predict import Predictor, resample
+from hf_audioformer.recipes.onnx_predict import Predictor, log_mels, resample
 from hf_audioformer.training.checkpoints import save_final
 
 from ..fixtures_codec import make_random_encodec, varied_sound
@@ -116,7 +117,7 @@ def test_resampling_is_torchaudios(rates: tuple[int, int]) -> None:
     np.testing.assert_allclose(resample(waveform.numpy(), *rates), Resample(*rates)(waveform), atol=1e-5)
 
 
-def test_clips_that_predict_cannot_take_are_refused(exported: Path, tmp_path: Path) -> None:
+def test_clips_that_predict_cannot_take_are_refused(exported: Path, exported_ast: Path, tmp_path: Path) -> None:
     predict = Predictor(exported)
     with pytest.raises(ValueError, match="has 3000 samples at 24000 Hz; at least 5120 are needed"):
         predict(np.zeros(3_000, dtype=np.float32), 24_000)
@@ -124,6 +125,8 @@ def test_clips_that_predict_cannot_take_are_refused(exported: Path, tmp_path: Pa
         predict(np.full(30_000, np.nan), 24_000)
     with pytest.raises(ValueError, match=r"44101 and 24000 Hz have too small a common divisor \(1\) to resample"):
         predict(np.zeros(50_000, dtype=np.float32), 44_101)
+    with pytest.raises(ValueError, match="has 399 samples at 16000 Hz; at least 400 are needed"):
+        Predictor(exported_ast / "exported")(np.zeros(399, dtype=np.float32), 16_000)
     with pytest.raises(FileNotFoundError, match=r"predict\.json: no such file"):
         Predictor(tmp_path)
 
@@ -138,20 +141,59 @@ def test_masked_language_model_becomes_a_torch_program(tiny_checkpoint: str, tmp
     torch.testing.assert_close(found, model(input_ids).logits, atol=1e-4, rtol=0)
 
 
-@torch.no_grad()
-def test_ast_becomes_an_onnx_model(tmp_path: Path) -> None:
-    model = tiny_ast(num_labels=3)
-    model.save_pretrained(tmp_path / "ast")
+@pytest.fixture(scope="module")
+def exported_ast(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small AST in `ast` and its ONNX export in `exported`; not to be changed."""
+    folder = tmp_path_factory.mktemp("exported_ast")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = tiny_ast(num_labels=3)
     config = model.config
-    ASTFeatureExtractor(max_length=config.max_length, num_mel_bins=config.num_mel_bins).save_pretrained(
-        tmp_path / "ast"
-    )
-    report = run(ExportArguments(str(tmp_path / "ast"), str(tmp_path / "exported")))
+    model.save_pretrained(folder / "ast")
+    ASTFeatureExtractor(
+        max_length=config.max_length, num_mel_bins=config.num_mel_bins, mean=-5.5, std=3.25
+    ).save_pretrained(folder / "ast")
+    report = run(ExportArguments(str(folder / "ast"), str(folder / "exported")))
     assert report["largest_difference"] <= 1e-4
-    assert not (tmp_path / "exported" / "predict.py").exists()
-    features = torch.randn(3, config.max_length, config.num_mel_bins)
-    found = onnx_outputs(tmp_path / "exported" / "model.onnx")({"input_values": features})
+    return folder
+
+
+@torch.no_grad()
+def test_ast_becomes_an_onnx_model(exported_ast: Path) -> None:
+    model = AutoModelForAudioClassification.from_pretrained(exported_ast / "ast").eval()
+    features = torch.randn(3, model.config.max_length, model.config.num_mel_bins)
+    found = onnx_outputs(exported_ast / "exported" / "model.onnx")({"input_values": features})
     np.testing.assert_allclose(found, model(features).logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("sampling_rate", "channels", "seconds"), [(16_000, 1, 0.07), (16_000, 1, 7.0), (44_100, 2, 0.3), (8_000, 1, 0.5)]
+)
+def test_predict_of_an_ast_gives_the_pipelines_scores(
+    exported_ast: Path, sampling_rate: int, channels: int, seconds: float
+) -> None:
+    """Shorter than the model hears, padded; longer, cut; and of another rate."""
+    classify = pipeline("audio-classification", model=str(exported_ast / "ast"))
+    predict = Predictor(exported_ast / "exported")
+    samples = int(seconds * sampling_rate)
+    waveform = torch.stack([varied_sound(samples, 10 * row) for row in range(channels)], dim=1)
+    expected = classify({"raw": waveform.mean(1).numpy(), "sampling_rate": sampling_rate}, top_k=3)
+    found = predict(waveform.numpy(), sampling_rate)
+    assert [guess["label"] for guess in found] == [guess["label"] for guess in expected]
+    scores = [[guess["score"] for guess in guesses] for guesses in (found, expected)]
+    np.testing.assert_allclose(*scores, atol=1e-4, rtol=0)
+    assert expected[0]["score"] - expected[-1]["score"] > 0.05
+
+
+@pytest.mark.parametrize("sampling_rate", [16_000, 22_050])
+def test_log_mels_of_predict_are_those_of_the_package(sampling_rate: int) -> None:
+    waveform = varied_sound(sampling_rate)
+    waveform[2000:9000] = 0
+    expected = kaldi_log_mel(waveform, sampling_rate, 128)
+    found = log_mels(waveform.numpy(), sampling_rate, 128, 1000)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, atol=2e-3, rtol=0)
+    np.testing.assert_array_equal(log_mels(waveform.numpy(), sampling_rate, 128, 7), found[:7])
 
 
 @torch.no_grad()

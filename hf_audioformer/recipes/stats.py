@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 from tqdm.auto import tqdm
+from transformers.utils import FEATURE_EXTRACTOR_NAME
 
 from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..checkpoint_config import read_config
@@ -164,7 +165,8 @@ def _extractor(source: str | None) -> ASTLogMelFeatureExtractor:
     """
     if source is None:
         return ASTLogMelFeatureExtractor()
-    read_config(source, "extractor")
+    if not (Path(source) / FEATURE_EXTRACTOR_NAME).is_file():  # a folder of `stats` holds nothing else
+        read_config(source, "extractor")
     kind = ASTLogMelFeatureExtractor.get_feature_extractor_dict(source)[0].get("feature_extractor_type")
     if kind != "ASTFeatureExtractor":
         raise ValueError(f"extractor is {source}, which holds a {kind}; an AST's is needed, an ASTFeatureExtractor")

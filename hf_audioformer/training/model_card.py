@@ -442,7 +442,8 @@ def _beside(result: SplitResult) -> str:
     """The rows of what the model has to beat on the same clips."""
     floor = "| floor: not computed (`floor_clips` in the recipe below) | - |"
     if result.floor is not None:
-        floor = f"| floor: logistic regression on {result.floor_features} | {result.floor:.4f} |"
+        classifier = f"logistic regression on {result.floor_features}, trained on the same clips"
+        floor = f"| floor: {classifier} | {result.floor:.4f} |"
     return f"{floor}\n| chance: {CHANCE[result.metric]} | {result.chance:.4f} |"
 
 

@@ -1,6 +1,5 @@
 """Fine-tuning from labelled files to a folder that works alone: results, resume, several processes, mistakes."""
 
-import json
 import os
 import shutil
 import signal
@@ -19,7 +18,7 @@ from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from transformers import AutoModelForAudioClassification, TrainerCallback, pipeline
+from transformers import ASTConfig, ASTFeatureExtractor, AutoModelForAudioClassification, TrainerCallback, pipeline
 
 from hf_audioformer import cli, load_audio, read_clips
 from hf_audioformer.data.splits import SplitArguments, make_splits
@@ -358,9 +357,8 @@ def test_patience_without_validation_is_refused_before_anything_is_encoded(
 
 @pytest.mark.fault
 def test_a_checkpoint_of_another_model_is_refused(arguments: FinetuneArguments, tmp_path: Path) -> None:
-    (tmp_path / "other").mkdir()
-    settings = {"feature_extractor_type": "ASTFeatureExtractor"}
-    (tmp_path / "other" / "preprocessor_config.json").write_text(json.dumps(settings))
+    ASTConfig().save_pretrained(tmp_path / "other")
+    ASTFeatureExtractor().save_pretrained(tmp_path / "other")
     with pytest.raises(ValueError, match="holds a ASTFeatureExtractor; only AudioFormer checkpoints"):
         finetune.run(replace(arguments, model=ModelArguments(checkpoint=str(tmp_path / "other"))))
 

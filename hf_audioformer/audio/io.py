@@ -27,16 +27,21 @@ class Audio(TypedDict):
 
 
 def load_audio(
-    source: str | os.PathLike[str] | bytes, sampling_rate: int | None = None, *, name: str | None = None
+    source: str | os.PathLike[str] | bytes,
+    sampling_rate: int | None = None,
+    *,
+    name: str | None = None,
+    max_seconds: float | None = None,
 ) -> Audio:
     """Decode a file, or the bytes of one, to a mono float32 waveform.
 
     Channels are averaged. With `sampling_rate` (Hz) the waveform is resampled to it, otherwise it keeps its own rate.
-    `name` is what errors call the clip (default: its path).
+    `name` is what errors call the clip (default: its path). A file longer than `max_seconds` is refused by its header,
+    before it is decoded.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not audio, truncated, without samples, or with NaN or infinite samples.
+        ValueError: not audio, truncated, too long, without samples, or with NaN or infinite samples.
     """
     if isinstance(source, bytes):
         name = name or f"<{len(source)} bytes of audio>"
@@ -47,18 +52,19 @@ def load_audio(
         if not Path(source).is_file():
             found = "a folder" if Path(source).is_dir() else "nothing"
             raise FileNotFoundError(f"{name}: expected an audio file, found {found} at that path")
-    waveform, rate = _decode(file, name)
+    waveform, rate = _decode(file, name, max_seconds)
     if sampling_rate is not None and sampling_rate != rate:
         waveform, rate = _resample(waveform, rate, sampling_rate), sampling_rate
     return {"array": waveform, "sampling_rate": rate}
 
 
-def _decode(file: io.BytesIO | str, name: str) -> tuple[np.ndarray, int]:
+def _decode(file: io.BytesIO | str, name: str, max_seconds: float | None) -> tuple[np.ndarray, int]:
     """The checked waveform, float32 (samples,), and its sampling rate in Hz."""
     import soundfile
 
     try:
         with soundfile.SoundFile(file) as sound:
+            _check_length(sound.frames / sound.samplerate, max_seconds, name)
             samples = sound.read(dtype="float32", always_2d=True)
             promised, log, rate = sound.frames, sound.extra_info, sound.samplerate
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a path in .raw, taken for headerless audio
@@ -73,6 +79,11 @@ def _decode(file: io.BytesIO | str, name: str) -> tuple[np.ndarray, int]:
         first = int(np.flatnonzero(~np.isfinite(samples).all(axis=1))[0])
         raise ValueError(f"{name}: sample {first} is NaN or infinite; all samples must be finite. Replace the file.")
     return samples.mean(axis=1), rate
+
+
+def _check_length(seconds: float, max_seconds: float | None, name: str) -> None:
+    if max_seconds is not None and seconds > max_seconds:
+        raise ValueError(f"{name}: {seconds:.1f} s long; at most {max_seconds:g} s are taken here. Cut it.")
 
 
 def _check_complete(num_samples: int, promised: int, log: str, name: str) -> None:

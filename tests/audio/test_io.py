@@ -49,6 +49,14 @@ def test_formats_decode_alike_from_path_and_bytes(
     np.testing.assert_array_equal(from_path["array"], from_bytes["array"])
 
 
+@pytest.mark.fault
+def test_too_long_a_file_is_refused_and_one_as_long_as_allowed_is_not() -> None:
+    clip = encoded(sine(RATE + 1600))
+    assert len(load_audio(clip, max_seconds=1.1)["array"]) == RATE + 1600
+    with pytest.raises(ValueError, match=r"^clip: 1\.1 s long; at most 1\.05 s are taken here"):
+        load_audio(clip, name="clip", max_seconds=1.05)
+
+
 @pytest.mark.unit
 def test_channels_are_averaged() -> None:
     stereo = np.stack([sine(), 3 * sine() / 4], axis=1)

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Event", "find_events", "score_track"]
+__all__ = ["EVENT_WINDOW_SECONDS", "Event", "find_events", "score_track"]
+
+# Heard at a time where events are looked for; longer windows are surer of the class and less so of the time.
+EVENT_WINDOW_SECONDS = 2.0
 
 
 @dataclass(frozen=True)

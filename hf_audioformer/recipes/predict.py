@@ -25,15 +25,13 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..inference.classifier import AudioClassifier, ClipScores
+from ..inference.events import EVENT_WINDOW_SECONDS
 from ..inference.front_end import longest_window
 from ..inference.loading import choose_device, load_classifier
 from ..training.arguments import parse_config
 from .inputs import clip_bar, files_of, interruption_says, report_left_out, stopped_after, with_names
 
 __all__ = ["PredictArguments", "main", "run"]
-
-# Heard at a time where events are looked for; longer windows are surer of the class and less so of the time.
-EVENT_WINDOW_SECONDS = 2.0
 
 Write = Callable[[str, ClipScores], None]
 

@@ -44,6 +44,7 @@ COMMANDS = {
     "stats": Command("hf_audioformer.recipes.stats", "mean and deviation of your clips' log-mels, for an AST"),
     "baseline": Command("hf_audioformer.recipes.baseline", "the simple classifiers that a model has to beat"),
     "inspect": Command("hf_audioformer.recipes.inspect", "audio transformers side by side; attention, states, codes"),
+    "demo": Command("hf_audioformer.recipes.demo", "a web page on which anybody can hear what a classifier hears"),
     "doctor": Command("hf_audioformer.environment", "check the installation; a remedy for each fault"),
 }
 

@@ -38,7 +38,9 @@ def score_track(window_scores: np.ndarray, centres: np.ndarray, hop_seconds: flo
     """
     steps = max(1, int(np.ceil(round(seconds / hop_seconds, 6))))
     middles = (np.arange(steps) + 0.5) * hop_seconds
-    nearest = np.abs(middles[:, None] - centres[None, :]).argmin(axis=1)
+    later = np.searchsorted(centres, middles).clip(max=len(centres) - 1)
+    earlier = (later - 1).clip(min=0)
+    nearest = np.where(np.abs(middles - centres[earlier]) <= np.abs(middles - centres[later]), earlier, later)
     return window_scores[nearest]
 
 

@@ -18,6 +18,25 @@ def test_steps_have_the_scores_of_the_nearest_window() -> None:
     assert track[:, 0].tolist() == [0, 0, 0, 1, 2, 3, 5, 5, 5]
 
 
+@pytest.mark.property
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=20, unique=True), st.integers(1, 12))
+def test_no_window_is_nearer_than_the_one_taken(centres: list[int], steps: int) -> None:
+    """Of two as near, the earlier; quarters of a second are exact in floating point."""
+    places = np.array(sorted(centres)) / 4
+    track = score_track(np.arange(len(places))[:, None], places, 0.5, steps / 2)
+    expected = [np.abs(places - (step + 0.5) / 2).argmin() for step in range(steps)]
+    assert track[:, 0].tolist() == expected
+
+
+@pytest.mark.unit
+def test_a_day_of_scores_fits_into_memory() -> None:
+    """Every window beside every step would be 10^12 distances."""
+    centres = np.arange(864_000) / 10
+    scores = np.arange(864_000.0)[:, None]
+    assert score_track(scores, centres + 0.05, 0.1, 86_400)[:, 0].tolist() == scores[:, 0].tolist()
+
+
 @pytest.mark.unit
 def test_events_of_a_track_drawn_by_hand() -> None:
     dog = [0.9, 0.2, 0.5, 0.7, 0.1]

@@ -91,14 +91,15 @@ def infill(
         ValueError: The stretch does not lie within the clip, or is all of it.
     """
     seconds = len(waveform) / extractor.sampling_rate
-    if not 0 <= start_seconds < end_seconds <= seconds or end_seconds - start_seconds >= seconds:
+    frames = -(-len(waveform) // extractor.hop_length)
+    first = math.floor(round(start_seconds * extractor.frame_rate, 6))
+    last = min(math.ceil(round(end_seconds * extractor.frame_rate, 6)), frames)
+    if not 0 <= start_seconds < end_seconds <= seconds or last - first == frames:
         raise ValueError(
             f"the stretch from {start_seconds} to {end_seconds} s must lie within the clip, which has {seconds:.2f} s, "
             "and leave some of it"
         )
     input_ids = _tokens(extractor, waveform)
-    first = math.floor(start_seconds * extractor.frame_rate)
-    last = min(math.ceil(end_seconds * extractor.frame_rate), -(-len(waveform) // extractor.hop_length))
     hidden = torch.zeros(len(input_ids), dtype=torch.bool)
     hidden[first + extractor.add_boundary_tokens : last + extractor.add_boundary_tokens] = True
     filled = fill_frames(model, input_ids, hidden, **settings)
@@ -131,7 +132,9 @@ def surprise_track(
     boundaries = int(extractor.add_boundary_tokens)
     tokens = _tokens(extractor, waveform)
     codes = tokens[boundaries : len(tokens) - boundaries].numpy()
-    window = max(1, round(window_seconds * extractor.frame_rate))
+    window = round(window_seconds * extractor.frame_rate)
+    if window < 1:
+        raise ValueError(f"window is {window_seconds} s; it must be at least a frame, {1 / extractor.frame_rate:g} s")
     found: list[Tensor] = []
     done = 0
     for start in window_starts(len(codes), window, window):

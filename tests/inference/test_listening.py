@@ -64,6 +64,22 @@ def test_only_the_gap_and_what_follows_is_changed(parts: tuple[Any, AudioFormerF
             infill(model, extractor, WAVEFORM, start_seconds, end_seconds)
 
 
+@pytest.mark.unit
+def test_a_gap_that_ends_with_a_frame_fills_no_more(parts: tuple[Any, AudioFormerFeatureExtractor]) -> None:
+    """0.28 * 75 is a little above 21 in floating point; and frames that are only touched are filled as a whole."""
+    model, extractor = parts
+    found = infill(model, extractor, WAVEFORM, 0.2, 0.28, steps=1)
+    assert (found.start_seconds, found.end_seconds) == (pytest.approx(15 / 75), pytest.approx(21 / 75))
+    with pytest.raises(ValueError, match="and leave some of it"):
+        infill(model, extractor, WAVEFORM, 0.001, SAMPLES / 24_000)
+
+
+@pytest.mark.fault
+def test_windows_without_a_frame_are_refused(parts: tuple[Any, AudioFormerFeatureExtractor]) -> None:
+    with pytest.raises(ValueError, match=r"window is -3 s; it must be at least a frame, 0\.0133333 s"):
+        surprise_track(*parts, WAVEFORM, window_seconds=-3)
+
+
 @pytest.mark.reference
 def test_surprise_of_a_long_clip_is_that_of_its_windows(parts: tuple[Any, AudioFormerFeatureExtractor]) -> None:
     """76 frames in windows of 30: those of the last one that are new."""

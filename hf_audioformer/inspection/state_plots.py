@@ -85,7 +85,7 @@ def codes_figure(views: Sequence[ClipView]) -> Figure:
         for (over_time, use), view in zip(axes, views, strict=True):
             if view.codes is None or view.usage is None:
                 raise ValueError(f"{view.model} reads no codes")
-            size = view.usage.counts.shape[1]
+            size, (start, _) = view.usage.counts.shape[1], view.edges_seconds
             image = over_time.imshow(
                 view.codes.T,
                 aspect="auto",
@@ -93,7 +93,7 @@ def codes_figure(views: Sequence[ClipView]) -> Figure:
                 interpolation="nearest",
                 vmin=0,
                 vmax=size - 1,
-                extent=(*view.edges_seconds, books + 0.5, 0.5),
+                extent=(start, start + len(view.codes) * view.layout.step_seconds, books + 0.5, 0.5),
             )
             over_time.set_yticks(range(1, books + 1))
             over_time.set(xlim=(0, view.clip_seconds), title=view.clip, xlabel="time, s", ylabel="codebook")
@@ -103,6 +103,7 @@ def codes_figure(views: Sequence[ClipView]) -> Figure:
                 label = f"{book + 1}: {view.usage.distinct[book]} codes, perplexity {view.usage.perplexity[book]:.0f}"
                 use.plot(np.arange(1, size + 1), 100 * shares, label=label)
             use.set(xscale="log", xlim=(1, size), ylim=(0, 102), xlabel="codes, the most frequent first")
+            use.xaxis.set_major_formatter("{x:g}")
             use.set(ylabel="share of the frames, %", title=f"{view.clip}: {size} codes to choose from")
             use.legend(loc="lower right", title="codebook", fontsize=7, title_fontsize=7)
     return figure

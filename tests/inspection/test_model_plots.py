@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from hf_audioformer.inspection.attention_plots import (
     cross_figure,
@@ -183,6 +184,21 @@ def test_codes_over_time_and_their_shares() -> None:
     label = use.get_legend().get_texts()[0].get_text()
     assert label == f"1: {view.usage.distinct[0]} codes, perplexity {view.usage.perplexity[0]:.0f}"
     assert_readable(figure)
+
+
+def test_a_last_frame_that_is_mostly_padding_keeps_its_width() -> None:
+    """Its middle lies behind the clip, so it is no step of the maps; its code is shown all the same."""
+    codes = RANDOM.integers(16, size=(21, 2))
+    view = a_view(clip_seconds=1.01, layout=TokenLayout(21, 0.05, 0.025), codes=codes, usage=code_usage(codes, 16))
+    assert codes_figure([view]).axes[0].images[0].get_extent()[:2] == pytest.approx((0, 1.05))
+
+
+def test_names_are_no_formulas() -> None:
+    """`$_$` is none that matplotlib knows; the numbers of axes are drawn without formulas, too."""
+    view = a_view(model="$_$", clip="$_$", cross=CrossView(("$_$", "$", "5", "$"), RANDOM.dirichlet(np.ones(20), 4)))
+    for figure in (codes_figure([view]), cross_figure([view]), distance_figure([view]), layers_figure([view])):
+        figure.canvas.draw()
+        assert not [text for text in figure.findobj(Text) if "mathdefault" in text.get_text()]
 
 
 @pytest.mark.parametrize("heard", [10, 20])

@@ -16,7 +16,10 @@ from torch.nn import functional as F
 from .. import AudioFormerForMaskedLM
 from ..models.audioformer.configuration_audioformer import special_token_id
 
-__all__ = ["fill_frames", "surprise"]
+__all__ = ["GAP_FRAMES", "SPAN_FRAMES", "fill_frames", "surprise"]
+
+# How surprise is measured where nothing else is asked for: one frame alone is easily guessed from the next.
+SPAN_FRAMES, GAP_FRAMES = 4, 12
 
 
 @torch.inference_mode()
@@ -78,8 +81,8 @@ def surprise(
     model: AudioFormerForMaskedLM,
     input_ids: Tensor,
     *,
-    span_frames: int = 1,
-    gap_frames: int = 15,
+    span_frames: int = SPAN_FRAMES,
+    gap_frames: int = GAP_FRAMES,
     batch_size: int = 4,
     heard: Callable[[float], object] = lambda share: None,
 ) -> Tensor:

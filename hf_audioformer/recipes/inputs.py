@@ -133,7 +133,7 @@ def with_names(argv: Sequence[str], *names: str, rest: str | None = None) -> lis
 
 
 def files_of(sources: Sequence[str]) -> list[str]:
-    """The files that `sources` name: files themselves, and all sound files below folders.
+    """The files that `sources` name, each once: files themselves, and all sound files below folders.
 
     Raises:
         FileNotFoundError: A source is neither a file nor a folder.
@@ -150,7 +150,7 @@ def files_of(sources: Sequence[str]) -> list[str]:
         if not found:
             raise ValueError(f"{source}: there is no sound file in this folder or below it")
         files += found
-    return files
+    return list(dict.fromkeys(files))
 
 
 def clip_bar(description: str, total: int) -> tqdm:
@@ -178,14 +178,17 @@ def report_left_out(name: str, error: Exception) -> None:
     tqdm.write(f"left out: {error if name in str(error) else f'{name}: {error}'}", file=sys.stderr)
 
 
-def unique_names(files: Sequence[str]) -> dict[str, str]:
-    """A name for what is made of each file: its own without the ending, and a number where two would have the same."""
+def unique_names(files: Sequence[str], taken: str = "") -> dict[str, str]:
+    """A name for what is made of each file: its own without the ending, and a number where two would have the same, or
+    one would have the name that is `taken`."""
     names: dict[str, str] = {}
+    used = {taken}
     for file in files:
         stem, number = Path(file).stem, 1
-        while (name := stem if number == 1 else f"{stem}_{number}") in names.values():
+        while (name := stem if number == 1 else f"{stem}_{number}") in used:
             number += 1
         names[file] = name
+        used.add(name)
     return names
 
 

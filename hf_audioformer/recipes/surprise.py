@@ -20,6 +20,7 @@ from .. import AudioFormerFeatureExtractor, AudioFormerForMaskedLM, load_audio
 from ..audio import Audio
 from ..inference.front_end import DEFAULT_WINDOW_SECONDS
 from ..inference.listening import surprise_track
+from ..inference.masked_codes import GAP_FRAMES, SPAN_FRAMES
 from ..inspection.surprise_plot import surprise_figure
 from ..models.audioformer.waveform_audioformer import resample
 from ..training.arguments import parse_config
@@ -44,9 +45,11 @@ class SurpriseArguments:
             "help": "folder or Hub id of an AudioFormer pretrained by masked modelling; the bundled one by default"
         },
     )
-    span: int = field(default=4, metadata={"help": "frames hidden together; one alone is easily guessed from the next"})
+    span: int = field(
+        default=SPAN_FRAMES, metadata={"help": "frames hidden together; one alone is easily guessed from the next"}
+    )
     gap: int = field(
-        default=12, metadata={"help": "frames between hidden spans; longer hides less at once, and is slower"}
+        default=GAP_FRAMES, metadata={"help": "frames between hidden spans; longer hides less at once, and is slower"}
     )
     window: float = field(
         default=DEFAULT_WINDOW_SECONDS, metadata={"help": "longer clips are heard in windows of so many seconds"}
@@ -55,6 +58,10 @@ class SurpriseArguments:
     batch_size: int = field(default=4, metadata={"help": "passes computed together; changes nothing but speed"})
     device: str | None = field(default=None, metadata={"help": "cpu, cuda, ...; the accelerator if there is one"})
     overwrite: bool = field(default=False, metadata={"help": "replace earlier results in output_dir"})
+
+    def __post_init__(self) -> None:
+        if self.top < 1 or self.batch_size < 1:
+            raise ValueError(f"top and batch_size must be at least 1, found {self.top} and {self.batch_size}")
 
 
 def main(argv: list[str]) -> None:
@@ -79,17 +86,17 @@ def run(arguments: SurpriseArguments) -> None:
         summary = csv.writer(file, lineterminator="\n")
         summary.writerow(["file", "seconds", "surprise"])
         with clip_bar("surprise", len(files)) as bar:
-            for name, stem in unique_names(files).items():
+            for name, stem in unique_names(files, taken=Path(SUMMARY_FILE).stem).items():
                 try:
                     audio = load_audio(name)
                     starts, nats = _heard(audio, model, extractor, arguments, bar)
+                    title = f"{Path(name).name}: what surprises the model"
+                    figure = surprise_figure(audio, nats, extractor.frame_rate, extractor.codebook_size, title)
                 except (ValueError, OSError) as error:
                     failures += 1
                     report_left_out(name, error)
                     continue
                 _write(folder / stem, starts, nats)
-                title = f"{Path(name).name}: what surprises the model"
-                figure = surprise_figure(audio, nats, extractor.frame_rate, extractor.codebook_size, title)
                 figure.savefig(folder / f"{stem}.png")
                 summary.writerow([name, len(audio["array"]) / audio["sampling_rate"], float(nats.mean())])
                 tqdm.write("\n".join([f"{name}  mean {nats.mean():.2f} nats", *_lines(starts, nats, arguments.top)]))

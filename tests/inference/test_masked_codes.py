@@ -125,4 +125,4 @@ def test_refuses_what_cannot_be_filled(model: Any) -> None:
     with pytest.raises(ValueError, match="steps must be at least 1 and temperature at least 0; found 0"):
         fill_frames(model, input_ids, hidden, steps=0)
     with pytest.raises(ValueError, match="span_frames and gap_frames must be at least 1; found 1 and 0"):
-        surprise(model, input_ids, gap_frames=0)
+        surprise(model, input_ids, span_frames=1, gap_frames=0)

@@ -46,3 +46,27 @@ def test_tables_and_figures(tiny_checkpoint: str, tmp_path: Path, capsys: pytest
     with (output / "surprise.csv").open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert (float(row["seconds"]), float(row["surprise"])) == (pytest.approx(1.2), pytest.approx(nats.mean(), abs=1e-4))
+
+
+@pytest.mark.fault
+def test_names_of_clips_and_clips_without_a_picture(
+    tiny_checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One has the name of the summary, one the sign of formulas; one is too short for a spectrogram and left out."""
+    clips, output = tmp_path / "clips", tmp_path / "out"
+    clips.mkdir()
+    for name, seconds in (("a_short", 0.02), ("price $_$", 0.3), ("surprise", 0.3)):
+        soundfile.write(clips / f"{name}.wav", tone(["low"], seed=0, seconds=seconds), SAMPLING_RATE)
+    asked = ["surprise", str(clips), str(clips / "surprise.wav"), "--model", tiny_checkpoint, "--device", "cpu"]
+    assert cli.main([*asked, "--output_dir", str(output)]) == 1
+    shown = capsys.readouterr().err
+    assert f"left out: {clips / 'a_short.wav'}: waveform has shape (320,)" in shown
+    assert "1 of 3 clips could not be used" in shown
+    assert {path.name for path in output.iterdir()} == {
+        *("surprise.csv", "surprise_2.csv", "surprise_2.png"),
+        *("price $_$.csv", "price $_$.png"),
+    }
+    with (output / "surprise.csv").open(newline="") as file:
+        assert [Path(row["file"]).name for row in csv.DictReader(file)] == ["price $_$.wav", "surprise.wav"]
+    assert cli.main([*asked, "--output_dir", str(tmp_path / "other"), "--batch_size", "0"]) == 1
+    assert "top and batch_size must be at least 1, found 3 and 0" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from .. import AudioFormerFeatureExtractor, AudioFormerForAudioClassification
 from ..metrics import class_probabilities
-from ..models.audioformer.waveform_audioformer import Waveform, as_float_tensor, resample
+from ..models.audioformer.waveform_audioformer import LEVEL_FLOOR_DBFS, Waveform, as_float_tensor, resample
 from .listening import level_gain
 from .loading import choose_device, load_classifier
 
@@ -75,7 +75,8 @@ class StreamingEncoder:
         sampling_rate: Of the stream, in Hz.
         level_dbfs: Root mean square of the stream in dB relative to 1, for an extractor that brings clips to one level
             (`rms_level_dbfs`): that of the whole clip is not known while it is coming. By default it is measured on the
-            first `level_seconds`, which wait for it; codes are then those of a clip with that level.
+            first `level_seconds`, which wait for it; codes are then those of a clip with that level. Silence (below
+            `LEVEL_FLOOR_DBFS`) says nothing of it: it goes through as it is, and the next `level_seconds` are measured.
         level_seconds: See `level_dbfs`.
 
     Raises:
@@ -128,14 +129,21 @@ class StreamingEncoder:
             self._gain = level_gain(of_stream, self._extractor.rms_level_dbfs)
 
     def _encode(self, samples: Tensor, is_last: bool = False) -> np.ndarray:
+        codes = [self._no_codes]
         if self._gain is None:
-            self._unlevelled = torch.cat([self._unlevelled, samples])
-            enough = len(self._unlevelled) >= self._level_samples
-            if not enough and not (is_last and len(self._unlevelled)):
-                return self._no_codes
-            samples, self._unlevelled = self._unlevelled, torch.empty(0)
-            self._gain = level_gain(samples[: self._level_samples], self._extractor.rms_level_dbfs)
-        return self._stream.push(samples * self._gain).cpu().numpy().T
+            samples = torch.cat([self._unlevelled, samples])
+        while self._gain is None:
+            first, rest = samples[: self._level_samples], samples[self._level_samples :]
+            if not len(first) or (len(first) < self._level_samples and not is_last):
+                self._unlevelled = samples
+                return np.concatenate(codes)
+            if first.square().mean().sqrt() > 10 ** (LEVEL_FLOOR_DBFS / 20):
+                self._gain = level_gain(first, self._extractor.rms_level_dbfs)
+            else:
+                codes.append(self._stream.push(first).cpu().numpy().T)
+                samples = rest
+        codes.append(self._stream.push(samples * self._gain).cpu().numpy().T)
+        return np.concatenate(codes)
 
     @property
     def _no_codes(self) -> np.ndarray:

@@ -64,6 +64,21 @@ def test_codes_of_real_sound_are_those_of_the_whole_clip(rate: int) -> None:
     assert (found == expected).mean() < 0.9
 
 
+@pytest.mark.invariant
+@pytest.mark.parametrize("size", [500, 100_000])
+def test_silence_before_the_sound_says_nothing_of_its_level(size: int, checkpoints: dict[str, str]) -> None:
+    """Taken for the level, it would have the sound lifted by 57 dB."""
+    extractor = AudioFormerFeatureExtractor.from_pretrained(checkpoints["audioformer"])
+    clip = np.concatenate([np.zeros(16_000, dtype=np.float32), varied_sound(16_000).numpy()])
+    measured = StreamingEncoder(extractor, 24_000, level_seconds=0.3)
+    found = np.concatenate([*(measured.push(chunk) for chunk in in_chunks(clip, [size])), measured.flush()])
+    level = 20 * np.log10(float(np.sqrt(np.mean(clip[14_400:21_600] ** 2))))  # the third 0.3 s
+    given_level = StreamingEncoder(extractor, 24_000, level_dbfs=level)
+    np.testing.assert_array_equal(found, np.concatenate([given_level.push(clip), given_level.flush()]))
+    silent = StreamingEncoder(extractor, 24_000, level_seconds=0.3)
+    assert len(silent.push(clip[:16_000])) + len(silent.flush()) == 50
+
+
 @pytest.mark.reference
 @pytest.mark.parametrize(("seconds", "hop"), [(2.03, 0.2), (1.3066, 0.16), (0.3, 0.2)])
 def test_scores_are_those_of_windows_over_the_codes(seconds: float, hop: float, checkpoints: dict[str, str]) -> None:

@@ -21,15 +21,12 @@ from ..models.audioformer.modeling_audioformer import clip_statistics
 from ..training.console import quiet_transformers
 from .each_clip import HeardClip, each_clip
 from .front_end import FrontEnd, Sound
-from .loading import choose_device, load_any_extractor
+from .loading import TRAINING_ONLY, choose_device, load_any_extractor
 
 __all__ = ["POOLINGS", "ClipEmbedding", "Embedder", "Pooling", "nearest_neighbours"]
 
 Pooling = Literal["mean", "statistics", "cls"]
 POOLINGS: tuple[Pooling, ...] = ("mean", "statistics", "cls")
-
-# What checkpoints may lack without harm: a vector of training alone, and the decoder, which is not used.
-_MAY_BE_MISSING = ("masked_spec_embed", "decoder.")
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,9 @@ class Embedder:
         with quiet_transformers():
             extractor = load_any_extractor(source, where)
             model, info = AutoModel.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
-        missing = sorted(name for name in info["missing_keys"] if not name.startswith(_MAY_BE_MISSING))
+        missing = sorted(
+            name for name in info["missing_keys"] if not (name.endswith(TRAINING_ONLY) or name.startswith("decoder."))
+        )
         if missing:
             raise ValueError(f"model is {source}, which lacks weights of {type(model).__name__}, first {missing[0]}")
         return cls(model.to(where).eval(), extractor, **settings)
@@ -178,7 +177,11 @@ class Embedder:
         step = heard_samples / len(states)
         hears_samples = all(tensor.dim() == 1 for tensor in inputs.values())
         if hears_samples and getattr(config, "conv_stride", None):
-            step = math.prod(config.conv_stride)
+            convolved = samples
+            for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+                convolved = (convolved - kernel) // stride + 1
+            if len(states) == convolved:  # not so where an adapter joins steps
+                step = math.prod(config.conv_stride)
         return _Window(states[: math.ceil(samples / step)], step / rate, None)
 
     def _embedding(self, clip: HeardClip[_Window]) -> ClipEmbedding:

@@ -17,7 +17,10 @@ from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..checkpoint_config import read_config
 from ..training.console import quiet_transformers
 
-__all__ = ["choose_device", "load_any_extractor", "load_classifier"]
+__all__ = ["TRAINING_ONLY", "choose_device", "load_any_extractor", "load_classifier"]
+
+# A vector that stands for masked frames in training; checkpoints of Wav2Vec2 and its relatives may lack it.
+TRAINING_ONLY = "masked_spec_embed"
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -52,10 +55,11 @@ def load_classifier(source: str, device: torch.device) -> tuple[PreTrainedModel,
         model, info = AutoModelForAudioClassification.from_pretrained(
             source, dtype=torch.float32, output_loading_info=True
         )
-    if info["missing_keys"]:
+    missing = sorted(name for name in info["missing_keys"] if not name.endswith(TRAINING_ONLY))
+    if missing:
         raise ValueError(
-            f"model is {source}, which holds no trained classifier (missing {sorted(info['missing_keys'])[0]}); train "
-            "one with hf-audioformer finetune or finetune-ast"
+            f"model is {source}, which holds no trained classifier (missing {missing[0]}); train one with "
+            "hf-audioformer finetune or finetune-ast"
         )
     if model.config.problem_type == "regression":
         raise ValueError(f"model is {source}, which predicts numbers, not classes; classifiers are wanted here")

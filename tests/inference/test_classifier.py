@@ -1,5 +1,6 @@
 """Clips of one window get the pipeline's scores, longer ones those of a plain loop over windows, whatever the model."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
 from hf_audioformer.inference import AudioClassifier
@@ -129,6 +131,22 @@ def test_bad_clips_come_with_their_error_and_in_order(checkpoints: dict[str, str
         assert sum(shares) == pytest.approx(sum(not issubclass(kind, Exception) for kind in kinds))
         with pytest.raises(ValueError, match="not readable as audio"):
             classifier(clips[0])
+
+
+@pytest.mark.unit
+def test_a_checkpoint_may_lack_what_is_for_training_alone(checkpoints: dict[str, str], tmp_path: Path) -> None:
+    """As facebook/wav2vec2-base-960h does; without its classifier it is refused."""
+    shutil.copytree(checkpoints["wav2vec2"], tmp_path, dirs_exist_ok=True)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["wav2vec2.masked_spec_embed"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    found = AudioClassifier.from_pretrained(str(tmp_path), device="cpu")(sound(0.3)).scores
+    expected = AudioClassifier.from_pretrained(checkpoints["wav2vec2"], device="cpu")(sound(0.3)).scores
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    del weights["classifier.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"holds no trained classifier \(missing classifier.weight\)"):
+        AudioClassifier.from_pretrained(str(tmp_path), device="cpu")
 
 
 @pytest.mark.fault

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoFeatureExtractor, AutoModel
+from transformers import AutoFeatureExtractor, AutoModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
 from hf_audioformer import AudioFormerModel, AudioFormerSignalFeatureExtractor
 from hf_audioformer.inference import Embedder, nearest_neighbours
@@ -14,7 +14,7 @@ from hf_audioformer.models.audioformer.modeling_audioformer import clip_statisti
 from hf_audioformer.training.checkpoints import save_final
 
 from ..fixtures_recipes import tiny_config
-from .tiny_classifiers import KINDS, sound
+from .tiny_classifiers import KINDS, SIZES, sound
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,6 +71,17 @@ def test_long_clips_are_their_windows_one_after_the_other(kind: str, checkpoints
     np.testing.assert_allclose(found.frames[kept], last[-kept.sum() :], atol=2e-4)
     assert found.seconds - found.frame_starts[-1] < 2 * step + 0.025
     np.testing.assert_allclose(found.vector, found.frames.mean(0), atol=1e-5)
+
+
+@pytest.mark.reference
+def test_steps_that_an_adapter_joins_lie_over_the_whole_clip(tmp_path: Path) -> None:
+    adapter = {"add_adapter": True, "num_adapter_layers": 2, "output_hidden_size": 32}
+    config = Wav2Vec2Config(**SIZES, conv_dim=(8, 8), conv_kernel=(10, 8), conv_stride=(5, 4), **adapter)
+    Wav2Vec2Model(config).save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    found = Embedder.from_pretrained(str(tmp_path), device="cpu")(sound(0.5))
+    assert len(found.frames) == 100  # 398 steps, halved twice
+    np.testing.assert_allclose(found.frame_starts, np.arange(100) * 0.005)
 
 
 @pytest.mark.reference

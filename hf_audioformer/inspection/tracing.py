@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,6 @@ import transformers
 from torch import Tensor
 from transformers import (
     ASTFeatureExtractor,
-    AutoConfig,
     AutoFeatureExtractor,
     AutoModel,
     AutoModelForSpeechSeq2Seq,
@@ -26,6 +26,7 @@ import hf_audioformer
 
 from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..audio.io import Audio
+from ..checkpoint_config import read_config
 from ..models.audioformer.waveform_audioformer import resample
 from .tokens import TokenLayout, layout_of
 
@@ -121,11 +122,11 @@ def load_model(source: str | os.PathLike[str]) -> InspectedModel:
     An encoder-decoder saved without its head is given it, since only with it can tokens be written.
 
     Raises:
+        FileNotFoundError, NotADirectoryError, ValueError: As `read_config`.
         ValueError: The checkpoint has no feature extractor for audio.
-        OSError: There is no such checkpoint.
     """
     name = os.fspath(source)
-    config = AutoConfig.from_pretrained(name)
+    config = read_config(name, "models")
     try:
         extractor = AutoFeatureExtractor.from_pretrained(name)
     except (OSError, ValueError) as error:
@@ -148,7 +149,8 @@ def _model_class(config: PreTrainedConfig) -> Any:
     (name, *_) = config.architectures or ["AutoModel"]
     if config.is_encoder_decoder and name.endswith("Model"):
         return AutoModelForSpeechSeq2Seq
-    return getattr(transformers, name, None) or getattr(hf_audioformer, name, AutoModel)
+    found = getattr(transformers, name, None) or getattr(hf_audioformer, name, None)
+    return found if isinstance(found, type) and issubclass(found, PreTrainedModel) else AutoModel
 
 
 def _tokenizer(source: str) -> Any:
@@ -169,7 +171,8 @@ def trace_clip(loaded: InspectedModel, audio: Audio) -> Trace:
     rate = loaded.extractor.sampling_rate
     waveform = resample(torch.from_numpy(audio["array"]), audio["sampling_rate"], rate)
     inputs = dict(loaded.extractor(waveform.numpy(), sampling_rate=rate, return_tensors="pt"))
-    states = _hidden_states(loaded, inputs)
+    with _size_checked(loaded, seconds):
+        states = _hidden_states(loaded, inputs)
     tokens = states[-1].shape[0]
     _check_size(loaded, tokens, seconds)
     attentions = _attentions(loaded, inputs, tokens)
@@ -205,6 +208,24 @@ def _attentions(loaded: InspectedModel, inputs: Mapping[str, Tensor], tokens: in
     if not found or any(layer is None or layer.shape[-2:] != (tokens, tokens) for layer in found):
         raise ValueError(f"{_who(loaded)} returns no attention weights of its {tokens} tokens. {ALLOWED}")
     return tuple(layer[0].numpy() for layer in found)
+
+
+@contextmanager
+def _size_checked(loaded: InspectedModel, seconds: float) -> Iterator[None]:
+    """Has `_check_size` refuse too many tokens where they reach the first layer, before it makes its attention."""
+
+    def check(_: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+        states = arguments[0] if arguments else named.get("hidden_states")
+        if isinstance(states, Tensor) and states.ndim == 3:
+            _check_size(loaded, states.shape[1], seconds)
+
+    layers = [module for module in loaded.encoder.modules() if "Attention" in type(module).__name__]
+    hooks = [layer.register_forward_pre_hook(check, with_kwargs=True) for layer in layers]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def _check_size(loaded: InspectedModel, tokens: int, seconds: float) -> None:

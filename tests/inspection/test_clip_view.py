@@ -1,12 +1,14 @@
 """Four architectures, small and random, through real code: what is traced and what is shown of it."""
 
+import json
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from transformers import ASTConfig, AutoModel, EncodecFeatureExtractor, WhisperForConditionalGeneration
+from transformers import ASTConfig, ASTModel, AutoModel, EncodecFeatureExtractor, WhisperForConditionalGeneration
 
 from hf_audioformer.inspection import tracing
 from hf_audioformer.inspection.clip_view import ModelFacts, model_facts, view_of
@@ -172,9 +174,20 @@ def test_a_bare_whisper_is_given_its_head(zoo: dict[str, str], tmp_path: Path) -
 def test_too_much_attention_is_refused_before_it_is_made(
     models: dict[str, InspectedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Not one layer has made its own; and the model is as it was."""
     monkeypatch.setattr(tracing, "MAX_ATTENTION_BYTES", 1000)
-    with pytest.raises(ValueError, match=r"49 tokens of 1.0 s.*--max_seconds"):
-        trace_clip(models["wav2vec2"], AUDIO)
+    made: list[object] = []
+    model = models["wav2vec2"]
+    hook = model.model.wav2vec2.encoder.layers[0].attention.register_forward_hook(lambda *made_of: made.append(made_of))
+    try:
+        with pytest.raises(ValueError, match=r"49 tokens of 1.0 s.*--max_seconds"):
+            trace_clip(model, AUDIO)
+        assert not made
+        monkeypatch.undo()
+        trace_clip(model, AUDIO)
+        assert made
+    finally:
+        hook.remove()
 
 
 def test_a_model_without_attention_is_named(zoo: dict[str, str], models: dict[str, InspectedModel]) -> None:
@@ -200,6 +213,14 @@ def test_a_checkpoint_without_extractor_is_named(zoo: dict[str, str], tmp_path: 
     AutoModel.from_pretrained(zoo["wav2vec2"]).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="no feature extractor for audio"):
         load_model(tmp_path)
+
+
+def test_a_class_that_is_no_model_is_not_taken(zoo: dict[str, str], tmp_path: Path) -> None:
+    """A configuration is a file that anybody may have written."""
+    shutil.copytree(zoo["ast"], tmp_path, dirs_exist_ok=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["pipeline"]}))
+    assert type(load_model(tmp_path).model) is ASTModel
 
 
 def test_a_clip_of_one_step_is_refused(models: dict[str, InspectedModel]) -> None:

@@ -73,6 +73,7 @@ def test_four_architectures_in_one_call(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["{ast}/none", "--clip", "{clip}"], "there is no such folder. Give one that holds a model"),
         (["{ast}", "--clip", "missing.wav"], "missing.wav: expected an audio file, found nothing"),
         (["{ast}", "{ast}", "--clip", "{clip}"], "is named twice"),
         (["{ast}", "--clip", "{clip}", "--layer", "5"], "layer is 5 and ast has 2"),

@@ -19,7 +19,8 @@ __all__ = ["TokenLayout", "layout_of"]
 class TokenLayout:
     """The tokens of one clip: special ones, then a grid of `rows` over frequency and `steps` over time, special ones.
 
-    The grid is flattened frequency-major, as an AST has it; of all other models it has one row.
+    The grid is flattened frequency-major, as an AST has it, or with `time_major` the patches of one time after the
+    other, as an AudioFormer has them; of all other models it has one row.
 
     Args:
         step_seconds: From the middle of a step to the middle of the next.
@@ -38,6 +39,7 @@ class TokenLayout:
     summary: bool = False
     first_row: float = 0.5
     row_step: float = 1.0
+    time_major: bool = False
 
     @property
     def num_tokens(self) -> int:
@@ -69,7 +71,10 @@ class TokenLayout:
             raise ValueError(f"axis {axis} of {values.shape} must have the {self.num_tokens} tokens of the layout.")
         start = len(self.leading)
         grid = values[(slice(None),) * axis + (slice(start, start + self.rows * self.steps),)]
-        return grid.reshape(*values.shape[:axis], self.rows, self.steps, *values.shape[axis + 1 :])
+        before, after = values.shape[:axis], values.shape[axis + 1 :]
+        if self.time_major:
+            return grid.reshape(*before, self.steps, self.rows, *after).swapaxes(axis, axis + 1)
+        return grid.reshape(*before, self.rows, self.steps, *after)
 
 
 def layout_of(
@@ -88,6 +93,7 @@ def layout_of(
     """
     candidates = (
         _audioformer_layout(config, extractor, inputs, num_tokens),
+        _signal_layout(config, extractor, num_tokens),
         _ast_layout(config),
         _whisper_layout(config, extractor),
         None if "input_ids" in inputs else _waveform_layout(config, extractor, clip_seconds),
@@ -108,6 +114,21 @@ def _audioformer_layout(config: Any, extractor: Any, inputs: Mapping[str, Any], 
     step = 1 / extractor.frame_rate
     steps = num_tokens - len(leading) - len(trailing)
     return TokenLayout(steps, step, step / 2, leading=leading, trailing=trailing)
+
+
+def _signal_layout(config: Any, extractor: Any, num_tokens: int) -> TokenLayout | None:
+    """An AudioFormer's step stands for the frames or samples up to the next one, or for those of a patch."""
+    if config.model_type != "audioformer" or config.front_end == "codes":
+        return None
+    window = 1 / extractor.frame_rate if config.front_end == "waveform" else WINDOW_SECONDS
+    step, rows, frequency = config.input_stride / extractor.frame_rate, 1, {}
+    frames = config.input_stride
+    if config.front_end == "patches":
+        (frames, bands), band_stride = config.patch_size, config.patch_stride[1]
+        rows = (config.num_features - bands) // band_stride + 1
+        frequency = {"first_row": bands / 2 / config.num_features, "row_step": band_stride / config.num_features}
+    middle = ((frames - 1) / extractor.frame_rate + window) / 2
+    return TokenLayout(num_tokens // rows, step, middle, rows, time_major=True, **frequency)
 
 
 def _ast_layout(config: Any) -> TokenLayout | None:

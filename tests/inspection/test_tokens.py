@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import ASTConfig, Wav2Vec2Config, WhisperConfig
 
-from hf_audioformer import AudioFormerConfig
+from hf_audioformer import AudioFormerConfig, AudioFormerModel
 from hf_audioformer.inspection.tokens import TokenLayout, layout_of
 
 pytestmark = pytest.mark.unit
@@ -67,6 +67,40 @@ def test_frames_of_an_audioformer_and_its_boundary_tokens(boundaries: bool) -> N
     assert (layout.leading, layout.trailing) == ((("BOA",), ("EOA",)) if boundaries else ((), ()))
     assert layout.steps == 75
     assert layout.seconds[[0, -1]] == pytest.approx([0.5 / 75, 1 - 0.5 / 75])
+
+
+@pytest.mark.parametrize("kind", ["frames", "patches", "waveform"])
+@torch.no_grad()
+def test_steps_of_an_audioformer_on_signals_stand_where_they_hear(kind: str) -> None:
+    """A moment of the input that is changed changes the embeddings of the steps that hear it; of patches the last row
+    of three knows the highest bands alone."""
+    convolutions = {"conv_dim": (4,), "conv_kernel": (2,), "conv_stride": (2,)}
+    settings = {
+        "frames": {"num_features": 16, **convolutions},
+        "patches": {"num_features": 16, "patch_size": (8, 8), "patch_stride": (6, 4)},
+        "waveform": {"conv_dim": (4, 4), "conv_kernel": (5, 4), "conv_stride": (5, 4)},
+    }[kind]
+    model = AudioFormerModel(AudioFormerConfig(front_end=kind, hidden_size=16, num_attention_heads=2, **settings))
+    rate = 16_000.0 if kind == "waveform" else 100.0
+    values = torch.randn((1, 40) if kind == "waveform" else (1, 40, 16), generator=torch.Generator().manual_seed(0))
+    changed = values.clone()
+    if kind == "waveform":
+        changed[0, 20:40] += 1
+    else:
+        changed[0, 24:30, 12:] += 1
+    before, after = (model.embeddings.embed(inputs)[0][0].numpy() for inputs in (values, changed))
+    layout = layout_of(model.config, SimpleNamespace(frame_rate=rate, sampling_rate=16_000), {}, len(before), 0.4)
+    moved = np.abs(layout.fold(after - before, axis=0)).max(-1) > 1e-6
+    if kind == "patches":
+        assert moved.tolist() == [[False] * 7] * 2 + [[False] * 3 + [True] * 2 + [False] * 2]
+        assert layout.seconds[3:5] == pytest.approx([0.18 + 0.095 / 2, 0.24 + 0.095 / 2])
+        assert layout.mel_extent == pytest.approx((0.125, 0.875))
+    elif kind == "frames":
+        assert moved[0].nonzero()[0].tolist() == [12, 13, 14]
+        assert layout.seconds[12] == pytest.approx(0.24 + (0.01 + 0.025) / 2)
+    else:
+        assert moved[0].tolist() == [False, True]
+        assert layout.seconds[1] == pytest.approx(30 / 16_000)
 
 
 def test_steps_that_are_joined_after_the_convolutions_lie_evenly() -> None:

@@ -65,7 +65,7 @@ def each_clip(
     waiting: deque[HeardClip[Output]] = deque()
     batch: list[tuple[HeardClip[Output], Tensor]] = []
     for place, sound in enumerate(sounds):
-        clip = _opened(HeardClip[Output](name_of(sound, place)), sound, front_end)
+        clip = _opened(HeardClip[Output](name_of(sound, place)), sound, place, front_end)
         waiting.append(clip)
         for window in clip.windows:
             batch.append((clip, clip.waveform[window]))
@@ -79,9 +79,9 @@ def each_clip(
     yield from waiting
 
 
-def _opened(clip: HeardClip[Output], sound: Sound, front_end: FrontEnd) -> HeardClip[Output]:
+def _opened(clip: HeardClip[Output], sound: Sound, place: int, front_end: FrontEnd) -> HeardClip[Output]:
     try:
-        clip.waveform = front_end.waveform(sound)
+        clip.waveform = front_end.waveform(sound, place)
         clip.windows = front_end.windows(len(clip.waveform))
     except (ValueError, OSError) as error:
         clip.error = error

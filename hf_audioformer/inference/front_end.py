@@ -77,16 +77,17 @@ class FrontEnd:
         self.window_samples = self._checked_window(window_seconds)
         self.hop_samples = self._checked_hop(hop_seconds, overlap)
 
-    def waveform(self, sound: Sound) -> Tensor:
-        """The sound as mono waveform, float32 (samples,), at the model's sampling rate.
+    def waveform(self, sound: Sound, place: int = 0) -> Tensor:
+        """The sound as mono waveform, float32 (samples,), at the model's sampling rate; errors call an array by its
+        place in the list.
 
         Raises:
             FileNotFoundError, ValueError: It cannot be read, or has NaN or infinite samples, or none.
         """
         audio = load_audio(sound) if isinstance(sound, (str, os.PathLike)) else sound
-        waveform = as_float_tensor(audio["array"], 0)
+        waveform = as_float_tensor(audio["array"], place)
         if waveform.dim() != 1:
-            raise ValueError(f"the array has shape {tuple(waveform.shape)}; it must be mono, (samples,)")
+            raise ValueError(f"clip {place} has shape {tuple(waveform.shape)}; it must be mono, (samples,)")
         return resample(waveform, audio["sampling_rate"], self.sampling_rate)
 
     def windows(self, num_samples: int) -> list[slice]:

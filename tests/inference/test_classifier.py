@@ -126,8 +126,8 @@ def test_bad_clips_come_with_their_error_and_in_order(checkpoints: dict[str, str
         ]
         assert "not readable as audio" in str(found[0][1])
         assert isinstance(found[2][1], FileNotFoundError)
-        assert "samples that are NaN" in str(found[4][1])
-        assert "it must be mono" in str(found[5][1])
+        assert "clip 4 has 1 samples that are NaN" in str(found[4][1])
+        assert "clip 5 has shape (2, 9); it must be mono" in str(found[5][1])
         assert sum(shares) == pytest.approx(sum(not issubclass(kind, Exception) for kind in kinds))
         with pytest.raises(ValueError, match="not readable as audio"):
             classifier(clips[0])

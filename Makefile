@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_BROWSER := $(VENV)/.installed-browser
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test transformers-tests quality bench reproduce wheel clean
+.PHONY: help quickstart test test-browser browser transformers-tests quality bench reproduce wheel clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */  make \1	/' | expand -t 24
@@ -19,6 +20,12 @@ quickstart: $(INSTALLED)  ## install, fine-tune the bundled checkpoint on the bu
 
 test: transformers-tests  ## run the tests, TEST_JOBS=2 files at a time
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses $(TEST_JOBS) --dist loadfile
+
+test-browser: browser  ## test the demo in a headless Chromium
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m browser tests/browser
+
+browser: $(INSTALLED_BROWSER)  ## install what test-browser needs; Chromium from apt, as root
+	tests/browser/install_chromium.sh
 
 transformers-tests: $(INSTALLED_DEV)  ## fetch the common tests of the installed Transformers release
 	$(BIN)/python tests/transformers_tests.py
@@ -52,4 +59,8 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 
 $(INSTALLED_DEV): $(INSTALLED)
 	$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(INSTALLED_BROWSER): $(INSTALLED_DEV)
+	$(PIP_INSTALL) --retries 1 --timeout 10 --editable '.[dev,browser]'
 	@touch $@

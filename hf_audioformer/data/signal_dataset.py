@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from ..audio import Audio
 from ..audio.augment import AudioAugmentation, AudioChange, apply_change
+from ..draws import generator_of
 from ..models.audioformer.feature_extraction_signal_audioformer import AudioFormerSignalFeatureExtractor
 from ..models.audioformer.waveform_audioformer import leave_parents_threads
 from .clip_codes import mixed_targets, partners_of
@@ -30,7 +31,7 @@ class SignalDataset(Dataset):
     An item is `{"input_values": float32 (frames, feature_size) or (samples,), "clip_index": int, "labels": if there are
     any}`, not padded. In training, with `augmentation`, one of the clip's versions is taken in each epoch: as it is, or
     one of `augmentation.copies` changed ones, which are those that `codes_of_clips` encodes; see `draw` for what more
-    may happen to it. All is drawn by (seed, epoch, clip) alone.
+    may happen to it. All is drawn by (seed, epoch, clip and its occurrence) alone; see `ClipDraw`.
 
     Args:
         clips: The table that the clips are from.
@@ -101,8 +102,7 @@ class SignalDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if self.augmentation is None:
             return self.version(index, 0)
-        key = [self.draw_seed, int(self._epoch), index]
-        random = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+        random = generator_of(self.draw_seed, int(self._epoch), index)
         item = self.version(index, int(random.integers(self.augmentation.copies + 1)), random)
         frames = len(item["input_values"])
         if self.mask_rate:

@@ -12,6 +12,7 @@ from hf_audioformer.data.clip_codes import partners_of
 from hf_audioformer.data.collators import SignalCollator
 from hf_audioformer.data.signal_dataset import SignalDataset
 from hf_audioformer.data.waveform_cache import WaveformCache
+from hf_audioformer.draws import ClipDraw
 
 pytestmark = pytest.mark.unit
 
@@ -90,6 +91,14 @@ def test_stretches_and_masks(tone_folder: Path) -> None:
         starts.add(float(values[~masked].sum()))
     assert len(starts) > 6
     assert not (whole == 0).all(1).any()
+
+
+def test_a_clip_that_an_epoch_has_twice_is_changed_in_two_ways(tone_folder: Path) -> None:
+    data = dataset(tone_folder, AudioAugmentation())
+    data.draw(crop_seconds=0.1, mask_rate=0.25)
+    first, second = (data[ClipDraw(7, occurrence)]["input_values"] for occurrence in (0, 1))
+    assert torch.equal(first, data[7]["input_values"])
+    assert not torch.equal(first, second)
 
 
 def test_what_is_impossible_is_refused(tone_folder: Path) -> None:

@@ -22,7 +22,22 @@ from .clip_table import ClipTable
 from .labels import as_rows
 from .waveform_cache import WaveformCache
 
-__all__ = ["SignalDataset"]
+__all__ = ["SignalDataset", "check_draw"]
+
+
+def check_draw(extractor: AudioFormerSignalFeatureExtractor, crop_seconds: float | None, mask_rate: float) -> None:
+    """Whether `SignalDataset.draw` can have these settings.
+
+    Raises:
+        ValueError: `mask_rate` is out of range, or set for a waveform, which has no frames; `crop_seconds` is too
+            short.
+    """
+    extractor.limit_samples(crop_seconds)
+    if not 0 <= mask_rate < 1 or (mask_rate and not extractor.is_spectral):
+        raise ValueError(
+            f"mask_rate is {mask_rate}; it must be at least 0 and below 1, and 0 for a waveform, which has no frames "
+            "to mask"
+        )
 
 
 class SignalDataset(Dataset):
@@ -75,14 +90,9 @@ class SignalDataset(Dataset):
         and `mask_rate` of the frames become 0, the mean; drawn, as the version is, by this seed.
 
         Raises:
-            ValueError: `mask_rate` is out of range, or set for a waveform, which has no frames; `crop_seconds` is too
-                short.
+            ValueError: As `check_draw`.
         """
-        if not 0 <= mask_rate < 1 or (mask_rate and not self.extractor.is_spectral):
-            raise ValueError(
-                f"mask_rate is {mask_rate}; it must be at least 0 and below 1, and 0 for a waveform, which has no "
-                "frames to mask"
-            )
+        check_draw(self.extractor, crop_seconds, mask_rate)
         self.crop_samples = self.extractor.limit_samples(crop_seconds)
         self.mask_rate = mask_rate
         self.draw_seed = seed

@@ -18,7 +18,7 @@ from ..data.clip_codes import check_mixing
 from ..data.splits import Split, make_splits
 from ..training.arguments import parse_config
 from ..training.checkpoints import save_final
-from ..training.classifier import ModelArguments, build_model
+from ..training.classifier import ModelArguments, build_model, model_config
 from ..training.contrastive import ContrastiveArguments, contrastive_objective
 from ..training.model_card import Measured, write_model_card
 from ..training.output import resumable
@@ -94,6 +94,7 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
     check_splits(arguments, splits)
     source = arguments.model.checkpoint or assets.checkpoint_folder()
     extractor = load_front_end(source, arguments.model, arguments.data)
+    model_config(source, clips, arguments.model, extractor)  # raises before anything is encoded or claimed
     inputs = inputs_of_splits(
         clips,
         splits,
@@ -192,12 +193,15 @@ class _Finetuning(SplitTraining[FinetuneArguments]):
 
 def _settings_of_steps(arguments: FinetuneArguments) -> list[FinetuneArguments]:
     """The settings of each step; order and draws of each are other ones, and only the first may start from nothing."""
+    trained = replace(
+        arguments.model, random_weights=False, probe_first=False, position_embedding_type=None, norm_position=None
+    )
     return [
         replace(
             arguments,
             mpc=replace(arguments.mpc, **step.given("alpha", "temperature")),
             training=arguments.training | step.given("learning_rate", "num_train_epochs"),
-            model=arguments.model if number == 0 else replace(arguments.model, random_weights=False, probe_first=False),
+            model=arguments.model if number == 0 else trained,
             seed=arguments.seed + number,
         )
         for number, step in enumerate(arguments.steps or [StepArguments()])

@@ -18,7 +18,7 @@ from ..data.clip_codes import codes_of_clips
 from ..data.clip_companions import first_codebooks
 from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
 from ..data.collators import CodeCollator, CompanionCollator, SignalCollator
-from ..data.signal_dataset import SignalDataset
+from ..data.signal_dataset import SignalDataset, check_draw
 from ..data.splits import Split
 from ..data.waveform_cache import WaveformCache
 from ..training.classifier import ModelArguments, new_front_end
@@ -65,6 +65,8 @@ def load_front_end(source: str, model: ModelArguments, data: DataArguments) -> F
             raise ValueError(
                 f"model.front_end is {model.front_end}, and model.checkpoint {source} reads {loaded.kind}; leave it out"
             )
+        if chosen := model.chosen_of_front_end():
+            raise ValueError(f"{chosen}, and model.checkpoint {source} has a front end of its own; leave it out")
         extractor: FrontEnd = loaded
     elif model.front_end in (None, "codes") or not isinstance(loaded, AudioFormerFeatureExtractor):
         extractor = load_extractor(source, "model.checkpoint")
@@ -110,6 +112,7 @@ class CodeInputs:
         seed: int,
         device: torch.device | None,
     ):
+        _code_augmentation(extractor, data, seed)  # raises before anything is encoded
         self.clips = clips
         self.extractor = extractor
         self.codec = extractor.codec
@@ -144,13 +147,7 @@ class CodeInputs:
 
     def augment(self, dataset: CodeDataset, data: DataArguments, seed: int) -> None:
         """Has a training set changed each time it is read."""
-        dataset.augmentation = CodeAugmentation(
-            codebook_size=self.extractor.codebook_size,
-            mask_rate=data.mask_rate,
-            crop_frames=_frames(data.crop_seconds, self.extractor),
-            codebook_dropout=data.codebook_dropout,
-            seed=seed,
-        )
+        dataset.augmentation = _code_augmentation(self.extractor, data, seed)
 
 
 class SignalInputs:
@@ -182,6 +179,8 @@ class SignalInputs:
         for name, value in (("data.codebook_dropout", data.codebook_dropout), ("mpc.companions", mpc.companions)):
             if value:
                 raise ValueError(f"{name} is {value}, which is for codes; the front end reads {extractor.kind}")
+        extractor.limit_samples(extractor.max_length_seconds)
+        check_draw(extractor, data.crop_seconds, data.mask_rate)  # raises before anything is decoded
         self.clips = clips
         self.extractor = extractor
         self.augmentation = augmentation
@@ -192,10 +191,9 @@ class SignalInputs:
     @property
     def details(self) -> Sequence[str]:
         """Sentences for the card."""
-        return [
-            f"It reads {self.extractor.kind.replace('_', '-')} features ({self.extractor.feature_size} per frame) of "
-            f"audio at {self.extractor.sampling_rate} Hz."
-        ]
+        kind, size = self.extractor.kind.replace("_", "-"), self.extractor.feature_size
+        what = f"{kind} features ({size} per frame)" if self.extractor.is_spectral else "samples"
+        return [f"It reads {what} of audio at {self.extractor.sampling_rate} Hz."]
 
     def of_split(self, split: Split) -> Self:
         """These inputs, normalised by the statistics of the split's training clips, unless they are given."""
@@ -231,7 +229,8 @@ class SignalInputs:
             values = clips[index]["input_values"].numpy()
             moments = moments.merged(Moments.of(values.reshape(len(values), -1), axis=0))
         if PartialState().is_main_process:
-            print(f"statistics of {moments.count} frames of its training clips")
+            what = "frames" if self.extractor.is_spectral else "samples"
+            print(f"statistics of {moments.count} {what} of its training clips")
         is_constant = moments.std < SMALLEST_STD  # the lowest mel bands can be narrower than a frequency
         if is_constant.all():
             raise ValueError("all frames of the training clips are the same (silence?)")
@@ -280,5 +279,12 @@ def inputs_of_splits(
     )
 
 
-def _frames(seconds: float | None, extractor: AudioFormerFeatureExtractor) -> int | None:
-    return None if seconds is None else max(1, round(seconds * extractor.frame_rate))
+def _code_augmentation(extractor: AudioFormerFeatureExtractor, data: DataArguments, seed: int) -> CodeAugmentation:
+    crop_frames = None if data.crop_seconds is None else max(1, round(data.crop_seconds * extractor.frame_rate))
+    return CodeAugmentation(
+        codebook_size=extractor.codebook_size,
+        mask_rate=data.mask_rate,
+        crop_frames=crop_frames,
+        codebook_dropout=data.codebook_dropout,
+        seed=seed,
+    )

@@ -1,7 +1,9 @@
 """The classifier that fine-tuning starts from."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
+
+from huggingface_hub.errors import StrictDataclassError
 
 from .. import (
     AudioFormerConfig,
@@ -14,7 +16,13 @@ from ..models.audioformer.feature_extraction_signal_audioformer import FeatureKi
 from .codec_embeddings import start_from_codec
 from .console import quiet_transformers
 
-__all__ = ["ModelArguments", "build_model", "new_front_end"]
+__all__ = ["ModelArguments", "build_model", "model_config", "new_front_end"]
+
+# What describes a front end that a checkpoint does not have.
+OF_NEW_FRONT_END = (
+    *("sampling_rate", "num_mel_bins", "num_coefficients", "patch_size", "patch_stride"),
+    *("conv_dim", "conv_kernel", "conv_stride"),
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,21 @@ class ModelArguments:
                     f"model.{name} is {getattr(self, name)!r}, which trained weights do not fit; it goes with "
                     "model.random_weights true"
                 )
+        chosen = self.chosen_of_front_end()
+        if chosen and self.front_end in (None, "codes"):
+            raise ValueError(f"{chosen} and model.front_end {self.front_end}; say which front end that is for")
+        if self.patch_size is None and self.patch_stride is not None:
+            raise ValueError(f"model.patch_stride is {self.patch_stride} without model.patch_size; give both")
+        if self.patch_size is not None and self.front_end == "waveform":
+            raise ValueError(f"model.patch_size is {self.patch_size}, and a waveform has no patches; leave it out")
+
+    def chosen_of_front_end(self) -> str | None:
+        """The first setting of a new front end that is not as by default, for messages; None if there is none."""
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if setting.name in OF_NEW_FRONT_END and value != setting.default:
+                return f"model.{setting.name} is {value}"
+        return None
 
 
 def new_front_end(arguments: ModelArguments, rms_level_dbfs: float | None) -> AudioFormerSignalFeatureExtractor:
@@ -104,7 +127,34 @@ def build_model(
     arguments: ModelArguments,
     extractor: AudioFormerFeatureExtractor | AudioFormerSignalFeatureExtractor,
 ) -> AudioFormerForAudioClassification:
-    """The checkpoint's encoder with a classifier for the clips' labels; rows of labels it knew by name are kept."""
+    """The checkpoint's encoder with a classifier for the clips' labels; rows of labels it knew by name are kept.
+
+    Raises:
+        ValueError: As `model_config`.
+    """
+    config = model_config(source, clips, arguments, extractor)
+    if arguments.random_weights:
+        model = AudioFormerForAudioClassification(config)
+        if arguments.codec_embeddings and isinstance(extractor, AudioFormerFeatureExtractor):
+            start_from_codec(model, extractor.load_codec())
+    else:
+        with quiet_transformers():  # the classifier is new and the MLM head is left out
+            model = AudioFormerForAudioClassification.from_pretrained(source, config=config)
+    model.resize_classifier(clips.label_names)
+    return model
+
+
+def model_config(
+    source: str,
+    clips: ClipTable,
+    arguments: ModelArguments,
+    extractor: AudioFormerFeatureExtractor | AudioFormerSignalFeatureExtractor,
+) -> AudioFormerConfig:
+    """The checkpoint's configuration, as the settings, the extractor and the kind of labels change it.
+
+    Raises:
+        ValueError: A setting is out of range, or does not go with the others.
+    """
     stored = AudioFormerConfig.from_pretrained(source)
     names = ("pooling", "hidden_dropout", "classifier_dropout", "label_smoothing", "sliding_window", "layer_types")
     settings = _given(arguments, *names)
@@ -115,16 +165,10 @@ def build_model(
         settings |= _given(arguments, "position_embedding_type", "norm_position")
     if isinstance(extractor, AudioFormerSignalFeatureExtractor) and stored.front_end == "codes":
         settings |= _front_end_settings(arguments, extractor)
-    config = AudioFormerConfig.from_dict(stored.to_dict() | settings)
-    if arguments.random_weights:
-        model = AudioFormerForAudioClassification(config)
-        if arguments.codec_embeddings and isinstance(extractor, AudioFormerFeatureExtractor):
-            start_from_codec(model, extractor.load_codec())
-    else:
-        with quiet_transformers():  # the classifier is new and the MLM head is left out
-            model = AudioFormerForAudioClassification.from_pretrained(source, config=config)
-    model.resize_classifier(clips.label_names)
-    return model
+    try:
+        return AudioFormerConfig.from_dict(stored.to_dict() | settings)
+    except StrictDataclassError as error:
+        raise ValueError(f"the settings of model do not fit: {error.__cause__ or error}") from error
 
 
 def _given(arguments: ModelArguments, *names: str) -> dict[str, Any]:

@@ -79,7 +79,14 @@ def _log_mel(waveform: np.ndarray) -> np.ndarray:
 @pytest.mark.unit
 def test_steps_and_a_probe_and_going_on_from_the_folder(arguments: FinetuneArguments, tmp_path: Path) -> None:
     """A waveform in two steps, begun with logistic regression; the folder is then a checkpoint to start from."""
-    model = replace(arguments.model, front_end="waveform", patch_size=None, patch_stride=None, probe_first=True)
+    model = replace(
+        arguments.model,
+        front_end="waveform",
+        patch_size=None,
+        patch_stride=None,
+        probe_first=True,
+        norm_position="pre",
+    )
     quick = arguments.training | {"num_train_epochs": 1}
     first = replace(
         arguments,
@@ -96,11 +103,16 @@ def test_steps_and_a_probe_and_going_on_from_the_folder(arguments: FinetuneArgum
         steps=[],
     )
     finetune.run(again)
-    one, other = (Path(run.output_dir) / "preprocessor_config.json" for run in (first, again))
+    one, two = (Path(run.output_dir) / "preprocessor_config.json" for run in (first, again))
     assert json.loads(one.read_text())["kind"] == "waveform"
-    assert json.loads(one.read_text()) == json.loads(other.read_text())
+    assert json.loads(one.read_text()) == json.loads(two.read_text())
     config = json.loads((Path(again.output_dir) / "config.json").read_text())
     assert (config["front_end"], config["layer_types"]) == ("waveform", ["sliding_attention"])
+    assert config["norm_position"] == "pre"
+    other = ModelArguments(checkpoint=first.output_dir, front_end="waveform", conv_dim=[8])
+    with pytest.raises(ValueError, match=r"model.conv_dim is \[8\], and model.checkpoint .* a front end of its own"):
+        finetune.run(replace(again, model=other, output_dir=str(tmp_path / "other")))
+    assert "It reads samples of audio at 16000 Hz." in (Path(again.output_dir) / "README.md").read_text()
 
 
 @pytest.mark.unit
@@ -111,14 +123,35 @@ def test_steps_and_a_probe_and_going_on_from_the_folder(arguments: FinetuneArgum
         ("data", {"codebook_dropout": 0.1}, "data.codebook_dropout is 0.1, which is for codes"),
         ("mpc", {"companions": ["x"]}, r"mpc.companions is \['x'\], which is for codes"),
         ("data", {"mask_rate": 1.0}, "mask_rate is 1.0; it must be at least 0 and below 1"),
+        ("data", {"crop_seconds": 0.01}, "max_length_seconds is 0.01; it must be at least one frame"),
+        ("data", {"max_length_seconds": 0.01}, "max_length_seconds is 0.01; it must be at least one frame"),
+        ("model", {"patch_size": [8, 17]}, r"the settings of model do not fit: patch_size is \[8, 17\] .* 16 features"),
+        ("model", {"hidden_dropout": 1.0}, "the settings of model do not fit: hidden_dropout is 1.0"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(
     arguments: FinetuneArguments, section: str, change: dict, message: str
 ) -> None:
+    """Before `output_dir` is claimed, so that the command, put right, runs."""
     wrong = replace(arguments, **{section: replace(getattr(arguments, section), **change)})
     with pytest.raises(ValueError, match=message):
         finetune.run(wrong)
+    assert not Path(arguments.output_dir).exists()
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_mel_bins": 64}, "model.num_mel_bins is 64 and model.front_end None; say which front end that is for"),
+        ({"patch_size": [4, 4], "front_end": "codes"}, r"model.patch_size is \[4, 4\] and model.front_end codes"),
+        ({"patch_stride": [4, 4], "front_end": "mfcc"}, r"patch_stride is \[4, 4\] without model.patch_size"),
+        ({"patch_size": [4, 4], "front_end": "waveform"}, "a waveform has no patches"),
+    ],
+)
+def test_settings_that_nothing_would_read_are_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelArguments(random_weights=True, **settings)
 
 
 @pytest.mark.unit

@@ -163,6 +163,8 @@ def test_what_the_hub_refuses_is_said(folder: Path, hub_client: HubDouble, monke
 def test_code_travels_with_the_map_of_all_classes(folder: Path, hub_client: HubDouble) -> None:
     files = files_to_push(folder, "tester/tones", with_code=True)
     assert set(files) == TRAVELS | set(CODE_FILES)
+    beside = {path.name for path in Path(files["modeling_audioformer.py"]).parent.glob("*.py")}
+    assert beside - {"__init__.py"} == set(CODE_FILES)
     config = json.loads(bytes(files["config.json"]))
     for name in config["auto_map"].values():
         module, _, class_name = name.partition(".")

@@ -161,7 +161,7 @@ class AudioFormerFrameEmbeddings(AudioFormerEmbeddings):
             frames, attention_mask = at_the_beginning(frames, attention_mask)
         for layer in self.conv_layers:
             frames, attention_mask = layer(frames, attention_mask)
-        return self.projection(frames), attention_mask
+        return self.projection(without_padding(frames, attention_mask)), attention_mask
 
 
 class AudioFormerPatchEmbeddings(AudioFormerEmbeddings):

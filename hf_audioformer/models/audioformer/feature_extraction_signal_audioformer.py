@@ -20,6 +20,11 @@ from .waveform_audioformer import Waveform, as_clips, leave_parents_threads, pre
 
 FeatureKind = Literal["log_mel", "spectrogram", "mfcc", "waveform"]
 
+# The rate in Hz at which Kaldi's frames are a sample apart.
+LOWEST_SAMPLING_RATE = 100
+# Transformers pads features of one value as if they were samples.
+FEWEST_FEATURES = 2
+
 
 class AudioFormerSignalFeatureExtractor(SequenceFeatureExtractor):
     r"""Turns waveforms of any sampling rate and length into what an AudioFormer with a continuous front end reads.
@@ -72,6 +77,17 @@ class AudioFormerSignalFeatureExtractor(SequenceFeatureExtractor):
     ):
         if kind not in get_args(FeatureKind):
             raise ValueError(f"kind is {kind!r}; allowed: {', '.join(get_args(FeatureKind))}.")
+        if sampling_rate < LOWEST_SAMPLING_RATE:
+            raise ValueError(f"sampling_rate is {sampling_rate}; it must be at least {LOWEST_SAMPLING_RATE} Hz.")
+        if min(num_mel_bins, num_coefficients) < FEWEST_FEATURES:
+            raise ValueError(
+                f"num_mel_bins is {num_mel_bins} and num_coefficients {num_coefficients}; both must be at least "
+                f"{FEWEST_FEATURES}."
+            )
+        if kind == "mfcc" and num_coefficients > num_mel_bins:
+            raise ValueError(
+                f"num_coefficients is {num_coefficients}; it must be at most {num_mel_bins} (num_mel_bins)."
+            )
         sizes = {
             "log_mel": num_mel_bins,
             "spectrogram": num_frequencies(sampling_rate),

@@ -286,6 +286,36 @@ class AudioFormerPreTrainedModel(PreTrainedModel):
             )
         return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
 
+    def get_position_embeddings(self) -> nn.Embedding:
+        """The table of learned positions.
+
+        Raises:
+            ValueError: Positions are not learned.
+        """
+        return self._learned_positions().table
+
+    def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
+        """Gives learned positions another number: the first ones are kept, or all are stretched by interpolation.
+
+        Raises:
+            ValueError: Positions are not learned, and reach as far as the clip does; or fewer than one is asked for.
+        """
+        positions = self._learned_positions()
+        if new_num_position_embeddings < 1:
+            raise ValueError(
+                f"new_num_position_embeddings is {new_num_position_embeddings}; it must be at least 1 moment."
+            )
+        positions.resize(new_num_position_embeddings)
+        self.config.max_source_positions = new_num_position_embeddings
+
+    def _learned_positions(self) -> AudioFormerLearnedEmbeddings:
+        if self.config.position_embedding_type != "learned":
+            raise ValueError(
+                f'position_embedding_type is "{self.config.position_embedding_type}", which has no table and no '
+                'longest clip; only "learned" positions can be resized.'
+            )
+        return cast(AudioFormerLearnedEmbeddings, self.base_model.embeddings.position_embeddings)
+
     def push_to_hub(  # type: ignore[override]
         self,
         repo_id: str,
@@ -384,31 +414,6 @@ class AudioFormerModel(AudioFormerPreTrainedModel):
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         setattr(self.embeddings, self.embeddings.input_layer, value)
-
-    def get_position_embeddings(self) -> nn.Embedding:
-        """The table of learned positions.
-
-        Raises:
-            ValueError: Positions are not learned.
-        """
-        return self._learned_positions().table
-
-    def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
-        """Gives learned positions another number: the first ones are kept, or all are stretched by interpolation.
-
-        Raises:
-            ValueError: Positions are not learned, and reach as far as the clip does.
-        """
-        self._learned_positions().resize(new_num_position_embeddings)
-        self.config.max_source_positions = new_num_position_embeddings
-
-    def _learned_positions(self) -> AudioFormerLearnedEmbeddings:
-        if self.config.position_embedding_type != "learned":
-            raise ValueError(
-                f'position_embedding_type is "{self.config.position_embedding_type}", which has no table and no '
-                'longest clip; only "learned" positions can be resized.'
-            )
-        return cast(AudioFormerLearnedEmbeddings, self.embeddings.position_embeddings)
 
     @merge_with_config_defaults
     @capture_outputs

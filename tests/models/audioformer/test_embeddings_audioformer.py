@@ -48,7 +48,7 @@ def test_alone_equals_batched_and_padded(kind, positions, pooling, lengths, extr
     model = classifier(kind, position_embedding_type=positions, pooling=pooling)
     clips = clips_of(model.config, *lengths)
     batch = padded_values(clips, side, extra)
-    batch["input_values"][batch["attention_mask"] == 0] = 1e4  # whatever padding holds
+    batch["input_values"][batch["attention_mask"] == 0] = torch.nan  # whatever padding holds
     together = model.audioformer(**batch)
     logits = model(**batch).logits
     for row, clip in enumerate(clips):
@@ -132,8 +132,10 @@ def test_learned_positions_are_resized(tmp_path: Path):
     before, rows = model(codes).logits, model.audioformer.get_position_embeddings().weight.clone()
     with pytest.raises(ValueError, match=r"a clip has 9 moments, and this model learned positions of 8 .*resize_pos"):
         model(random_codes(model.config, 1, 9))
-    model.audioformer.resize_position_embeddings(16)
-    stretched = model.audioformer.get_position_embeddings().weight
+    with pytest.raises(ValueError, match="new_num_position_embeddings is 0; it must be at least 1"):
+        model.resize_position_embeddings(0)
+    model.resize_position_embeddings(16)
+    stretched = model.get_position_embeddings().weight
     torch.testing.assert_close(stretched[1], 0.75 * rows[0] + 0.25 * rows[1])
     model.save_pretrained(tmp_path)
     loaded = AudioFormerForAudioClassification.from_pretrained(tmp_path)

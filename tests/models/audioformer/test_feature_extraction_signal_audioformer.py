@@ -144,6 +144,9 @@ def test_saved_with_its_statistics_and_found_by_the_auto_class(kind, tmp_path: P
         ({"mean": [0.0], "std": [1.0]}, "mean and std have 1 and 1 values; give 24"),
         ({"std": [0.0] * 24}, "deviations above 0"),
         ({"max_length_seconds": 0.01}, "max_length_seconds is 0.01; .* 400 samples at 16000 Hz"),
+        ({"sampling_rate": 0}, "sampling_rate is 0; it must be at least 100 Hz"),
+        ({"num_mel_bins": 1}, "num_mel_bins is 1 and num_coefficients 9; both must be at least 2"),
+        ({"kind": "mfcc", "num_coefficients": 25}, "num_coefficients is 25; it must be at most 24"),
     ],
 )
 def test_wrong_settings_are_refused(wrong, message):

@@ -151,12 +151,6 @@ def _versions(manifest: Manifest) -> str:
     return f"as it is, and in up to {manifest.num_copies} changed copies (seed {manifest.seed}; {changes})."
 
 
-def _left_out(manifest: Manifest) -> str:
-    if not manifest.skipped:
-        return ""
-    return f" Left out, because they could not be read: {manifest.skipped} of {manifest.clips} clips."
-
-
 def _columns(folder: Path, manifest: Manifest) -> Iterator[str]:
     """A row of the table for each column of the first shard."""
     import pyarrow.parquet

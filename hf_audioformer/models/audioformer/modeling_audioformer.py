@@ -314,7 +314,8 @@ class AudioFormerPreTrainedModel(PreTrainedModel):
                 f'position_embedding_type is "{self.config.position_embedding_type}", which has no table and no '
                 'longest clip; only "learned" positions can be resized.'
             )
-        return cast(AudioFormerLearnedEmbeddings, self.base_model.embeddings.position_embeddings)
+        encoder = cast(AudioFormerModel, self.base_model)
+        return cast(AudioFormerLearnedEmbeddings, encoder.embeddings.position_embeddings)
 
     def push_to_hub(  # type: ignore[override]
         self,

@@ -197,14 +197,21 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
     """The manifest of a finished store.
 
     Raises:
-        ValueError: The store is not finished, or was made by another release.
+        ValueError: The store is not finished, was made by another release, or names other files than its own shards.
     """
     path = Path(folder, MANIFEST_FILE)
     if not path.is_file():
         raise ValueError(
             f"{folder} is a code store that is not finished; run `hf-audioformer encode` as it was begun to go on."
         )
-    return _parse(Manifest, path)
+    manifest: Manifest = _parse(Manifest, path)
+    for shard, found in enumerate(manifest.shards):
+        if found["file"] != manifest.shard_file(shard):  # a store may come from the Hub: no file elsewhere is read
+            raise ValueError(
+                f"{path}: shard {shard} is {found['file']!r}; a store's own is {manifest.shard_file(shard)!r}. Do not "
+                "use it: somebody changed it after it was made."
+            )
+    return manifest
 
 
 def write_plan(folder: str | os.PathLike[str], plan: StorePlan) -> None:

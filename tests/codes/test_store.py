@@ -194,6 +194,16 @@ def test_a_store_is_finished_when_its_manifest_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize("elsewhere", ["/etc/passwd", "../other/data/train-00000-of-00003.parquet"])
+def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path: Path, elsewhere: str) -> None:
+    write(tmp_path)
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(PLAN.shard_file(1), elsewhere))
+    with pytest.raises(ValueError, match=f"shard 1 is '{elsewhere}'; a store's own is '{PLAN.shard_file(1)}'"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.fault
 def test_another_format_is_refused(tmp_path: Path) -> None:
     write(tmp_path, replace(PLAN, format_version=7))
     with pytest.raises(ValueError, match=r"format_version 7, this release reads 1\. Encode"):

@@ -49,6 +49,7 @@ def scalars(output_dir: Path) -> dict[str, list[float]]:
 def test_finetune_reports_training_and_test_as_one_run(
     tone_folder: Path, tiny_checkpoint: str, tmp_path: Path, trackio_folder: Path
 ) -> None:
+    import trackio
     from trackio.sqlite_storage import SQLiteStorage
 
     command = ["finetune", "--data.source", str(tone_folder), "--model.checkpoint", tiny_checkpoint, *SHORT]
@@ -59,6 +60,7 @@ def test_finetune_reports_training_and_test_as_one_run(
     assert board["train/loss"] == pytest.approx(losses, abs=6e-5)
     assert len(board["eval/score"]) == 3
 
+    trackio.finish()  # as the end of the process does: what was reported last is written by a thread
     (run,) = SQLiteStorage.get_runs("tones")
     assert run.startswith("model ")
     rows = SQLiteStorage.get_logs("tones", run)

@@ -10,7 +10,8 @@ if (( EUID != 0 )) || ! command -v apt-get > /dev/null; then
     echo "There is no Chromium here. Install it as root: apt-get install chromium" >&2
     exit 1
 fi
+export DEBIAN_FRONTEND=noninteractive
 quick=(-qq -o Acquire::Retries=0 -o Acquire::http::Timeout=5 -o Acquire::https::Timeout=5)
 timeout 20 apt-get "${quick[@]}" update
 timeout 60 apt-get "${quick[@]}" install --yes --no-install-recommends --download-only chromium
-apt-get "${quick[@]}" install --yes --no-install-recommends chromium > /dev/null
+timeout 300 apt-get "${quick[@]}" install --yes --no-install-recommends chromium > /dev/null

@@ -13,17 +13,10 @@ TRANSFORMERS_MARKERS = (
     *("generate", "torch_compile_test", "torch_export_test"),
 )
 
-LONGEST_FILES = ("test_quickstart.py", "test_interruption.py", "test_launch.py", "test_encode.py")
-
 
 def pytest_configure(config: pytest.Config) -> None:
     for name in TRANSFORMERS_MARKERS:
         config.addinivalue_line("markers", f"{name}: a common test of Transformers")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, so that of two processes none is left alone with one at the end."""
-    items.sort(key=lambda item: item.path.name not in LONGEST_FILES)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """AudioFormer configuration."""
 
 import math
+from copy import deepcopy
 from typing import Any, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
@@ -80,6 +81,10 @@ class AudioFormerConfig(PreTrainedConfig):
         xvector_margin (`float`, defaults to 0.2): How far its loss pushes a clip's cosine with its own class above that
             with others.
         xvector_scale (`float`, defaults to 30.0): What cosines are multiplied by before its softmax.
+        decoder_layers (`int`, defaults to 4): Layers of the decoder of `AudioFormerForConditionalGeneration`; their
+            other settings are those of the encoder, but all attend to everything before.
+        condition_dropout (`float`, defaults to 0.1): How often that model does not hear a clip's own encoder in
+            training; above 0 for generation with guidance.
         pad_token_id, mask_token_id, boa_token_id, eoa_token_id (`int`, *optional*): Derived from `codebook_size`.
         tie_word_embeddings (`bool`, defaults to `True`): Whether the MLM decoder shares the code embeddings.
         sparse_prediction (`bool`, defaults to `True`): Whether masked modelling in training computes logits at labelled
@@ -134,6 +139,8 @@ class AudioFormerConfig(PreTrainedConfig):
     xvector_output_dim: int = 192
     xvector_margin: float | int = 0.2
     xvector_scale: float | int = 30.0
+    decoder_layers: int = 4
+    condition_dropout: float | int = 0.1
     pad_token_id: int | None = None
     mask_token_id: int | None = None
     boa_token_id: int | None = None
@@ -168,6 +175,17 @@ class AudioFormerConfig(PreTrainedConfig):
     def input_stride(self) -> int:
         """Input frames, or samples of a waveform, from one moment to the next."""
         return self.patch_stride[0] if self.front_end == "patches" else math.prod(self.conv_stride)
+
+    def decoder_config(self) -> "AudioFormerConfig":
+        """That of the decoder which generates codes: the same sizes, `decoder_layers`, and full attention."""
+        config = deepcopy(self)
+        config.front_end, config.num_hidden_layers = "codes", self.decoder_layers
+        config.layer_types = config.sliding_window = None
+        return config
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
+        """As in Transformers, whose `generate` makes the cache by that of the decoder."""
+        return self.decoder_config() if self.is_encoder_decoder and decoder and not encoder else self
 
     def _derive_front_end(self) -> None:
         if self.num_features is None:
@@ -227,10 +245,11 @@ class AudioFormerConfig(PreTrainedConfig):
     def validate_sizes(self) -> None:
         """Refuses counts below one, rates outside [0, 1) and widths that heads and positions cannot share."""
         counts = ("codebook_size", "num_codebooks", "hidden_size", "num_attention_heads", "intermediate_size")
-        for name in (*counts, "xvector_output_dim"):
+        for name in (*counts, "xvector_output_dim", "decoder_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("hidden_dropout", "attention_dropout", "classifier_dropout", "label_smoothing"):
+        rates = ("hidden_dropout", "attention_dropout", "classifier_dropout", "condition_dropout", "label_smoothing")
+        for name in rates:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
         if self.position_embedding_type == "rotary" and self.hidden_size % (2 * self.num_attention_heads):

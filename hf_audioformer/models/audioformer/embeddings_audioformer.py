@@ -47,19 +47,21 @@ class AudioFormerEmbeddings(nn.Module):
         inputs: torch.Tensor | None,
         attention_mask: torch.Tensor | None,
         inputs_embeds: torch.Tensor | None = None,
+        first_moment: int = 0,
     ) -> Masked:
-        """As `embed`, or from `inputs_embeds` with the mask of positions; normalised, with positions added."""
+        """As `embed`, or from `inputs_embeds` with the mask of positions; normalised, with positions added, which count
+        from `first_moment`."""
         if inputs_embeds is None:
             inputs_embeds, attention_mask = self.embed(inputs, attention_mask)
         states = self.norm(inputs_embeds)
         if self.position_embeddings is not None:
-            moments = self._moments(states, attention_mask)
+            moments = first_moment + self._moments(states, attention_mask, first_moment)
             states = states + self.position_embeddings(moments).to(states.dtype)
         return self.dropout(states), attention_mask
 
-    def _moments(self, states: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
-        """The moment of each position, counted from the clip's first: int64 (1 or batch, positions)."""
-        moments, longest = states.shape[1] // self.positions_per_frame, self.config.max_source_positions
+    def _moments(self, states: torch.Tensor, attention_mask: torch.Tensor | None, first: int) -> torch.Tensor:
+        """The moment of each position, counted from the first one here: int64 (1 or batch, positions)."""
+        moments, longest = first + states.shape[1] // self.positions_per_frame, self.config.max_source_positions
         if self.config.position_embedding_type == "learned" and moments > longest:
             raise ValueError(
                 f"a clip has {moments} moments, and this model learned positions of {longest} "

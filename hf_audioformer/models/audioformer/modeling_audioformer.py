@@ -75,9 +75,10 @@ class AudioFormerRotaryEmbedding(nn.Module):
         return (1.0 / config.rope_parameters["rope_theta"] ** exponents).to(device), 1.0
 
     @torch.no_grad()
-    def forward(self, hidden_states: torch.Tensor, positions_per_frame: int = 1) -> RotaryAngles:
-        """Returns the cosines and sines of all positions, each (frames, head_size / 2), in the dtype of the states."""
-        places = torch.arange(hidden_states.shape[1], device=hidden_states.device)
+    def forward(self, hidden_states: torch.Tensor, positions_per_frame: int = 1, first: int = 0) -> RotaryAngles:
+        """Returns the cosines and sines of all positions, counted from `first`, each (frames, head_size / 2), in the
+        dtype of the states."""
+        places = first + torch.arange(hidden_states.shape[1], device=hidden_states.device)
         positions = (places // positions_per_frame).float()
         # Not from the buffers, which are rounded when a model is cast to half precision, as DeepSpeed does.
         inv_freq, _ = self.compute_default_rope_parameters(self.config, hidden_states.device)
@@ -176,13 +177,26 @@ class AudioFormerAttention(nn.Module):
         rotary_angles: RotaryAngles | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        shape = (*hidden_states.shape[:-1], -1, self.head_size)
-        query = self.query(hidden_states).view(shape).transpose(1, 2)
-        key = self.key(hidden_states).view(shape).transpose(1, 2)
-        value = self.value(hidden_states).view(shape).transpose(1, 2)
-        if rotary_angles is not None:
-            query, key = rotate_pairs(query, rotary_angles), rotate_pairs(key, rotary_angles)
+        query = self.heads(self.query, hidden_states, rotary_angles)
+        key = self.heads(self.key, hidden_states, rotary_angles)
+        return self.attend(query, key, self.heads(self.value, hidden_states), attention_mask, **kwargs)
 
+    def heads(
+        self, projection: nn.Linear, states: torch.Tensor, rotary_angles: RotaryAngles | None = None
+    ) -> torch.Tensor:
+        """Projects (batch, positions, hidden_size) to (batch, heads, positions, head_size), turned by the angles."""
+        projected = projection(states).unflatten(-1, (-1, self.head_size)).transpose(1, 2)
+        return projected if rotary_angles is None else rotate_pairs(projected, rotary_angles)
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """What the queries get from the values, (batch, positions, hidden_size), and the weights if they are kept."""
         attention: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -199,7 +213,7 @@ class AudioFormerAttention(nn.Module):
             sliding_window=self.sliding_window,
             **kwargs,
         )
-        return self.output(context.reshape(hidden_states.shape)), weights
+        return self.output(context.flatten(2)), weights
 
 
 class AudioFormerMLP(nn.Module):
@@ -218,10 +232,12 @@ class AudioFormerMLP(nn.Module):
 class AudioFormerLayer(GradientCheckpointingLayer):
     """Attention and feed-forward, each with dropout, a residual and a LayerNorm after (`post`) or before (`pre`) it."""
 
+    attention_class: type[AudioFormerAttention] = AudioFormerAttention
+
     def __init__(self, config: AudioFormerConfig, layer_idx: int):
         super().__init__()
         self.pre_norm = config.norm_position == "pre"
-        self.attention = AudioFormerAttention(config, layer_idx)
+        self.attention = self.attention_class(config, layer_idx)
         self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.mlp = AudioFormerMLP(config)
         self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -234,13 +250,20 @@ class AudioFormerLayer(GradientCheckpointingLayer):
         rotary_angles: RotaryAngles | None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        attended = self.attention_norm(hidden_states) if self.pre_norm else hidden_states
-        attended, _ = self.attention(attended, attention_mask, rotary_angles, **kwargs)
-        hidden_states = hidden_states + self.dropout(attended)
+        hidden_states = self.add(
+            hidden_states,
+            self.attention_norm,
+            lambda states: self.attention(states, attention_mask, rotary_angles, **kwargs)[0],
+        )
+        return self.add(hidden_states, self.mlp_norm, self.mlp)
+
+    def add(
+        self, hidden_states: torch.Tensor, norm: nn.Module, sublayer: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """The states with what a sublayer makes of them, and its LayerNorm where this model has it."""
         if self.pre_norm:
-            return hidden_states + self.dropout(self.mlp(self.mlp_norm(hidden_states)))
-        hidden_states = self.attention_norm(hidden_states)
-        return self.mlp_norm(hidden_states + self.dropout(self.mlp(hidden_states)))
+            return hidden_states + self.dropout(sublayer(norm(hidden_states)))
+        return norm(hidden_states + self.dropout(sublayer(hidden_states)))
 
 
 class AudioFormerPreTrainedModel(PreTrainedModel):

@@ -13,6 +13,7 @@ from hf_audioformer import (
     AudioFormerForAudioClassification,
     AudioFormerForAudioFrameClassification,
     AudioFormerForAudioXVector,
+    AudioFormerForConditionalGeneration,
     AudioFormerForMaskedLM,
     AudioFormerForPreTraining,
     AudioFormerModel,
@@ -31,6 +32,7 @@ pytestmark = pytest.mark.reference
 NATIVE_NAMES = {
     "MODEL_MAPPING_NAMES": "AudioFormerModel",
     "MODEL_FOR_MASKED_LM_MAPPING_NAMES": ("AudioFormerForMaskedLM", "AudioFormerForPreTraining"),
+    "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES": "AudioFormerForConditionalGeneration",
     "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES": "AudioFormerForAudioClassification",
     "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES": "AudioFormerForAudioClassification",
 }
@@ -151,3 +153,29 @@ class AudioFormerPatchesTest(modeling_common.ModelTesterMixin, unittest.TestCase
     test_inputs_embeds = None
     test_inputs_embeds_matches_input_ids = None
     test_model_get_set_embeddings = None
+
+
+class AudioFormerGenerationTester(AudioFormerModelTester):
+    """An encoder and a decoder of the same number of layers, one codebook."""
+
+    is_encoder_decoder = True
+
+    def get_config(self) -> AudioFormerConfig:
+        return tiny_config(**VARIANTS[self.variant], decoder_layers=2)
+
+    def prepare_config_and_inputs_for_common(self) -> tuple[AudioFormerConfig, dict[str, torch.Tensor]]:
+        config, inputs = super().prepare_config_and_inputs_for_common()
+        config.is_encoder_decoder = True
+        return config, inputs | {"decoder_input_ids": random_codes(config, self.batch_size, self.seq_length, seed=1)}
+
+
+class AudioFormerGenerationTest(modeling_common.ModelTesterMixin, unittest.TestCase):
+    """The encoder-decoder."""
+
+    all_model_classes = (AudioFormerForConditionalGeneration,)
+    # The generation suite is in no release of Transformers; test_generation_audioformer.py stands for it.
+    all_generative_model_classes = ()
+    is_encoder_decoder = True
+
+    def setUp(self):
+        self.model_tester = AudioFormerGenerationTester("c1_post")

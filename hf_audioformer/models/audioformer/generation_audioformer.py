@@ -1,0 +1,554 @@
+"""AudioFormer that generates codes: the encoder hears a clip, a decoder writes the codes of another.
+
+One pass of the decoder gives the codes of all codebooks, which are delayed: in the column of codebook 1's frame t
+stands frame t - 1 of codebook 2, and so on (arXiv 2306.05284, section 2.1). Transformers' `generate` sees a column as
+tokens one after the other, of which only the first needs a pass. MusicGen and Dia have codebooks as rows of the batch
+instead, where beams, which may differ in some codebooks, are impossible, and `generate` has to be written anew.
+
+A clip of n frames and K codebooks has n + K columns: where a codebook has not begun stands BOA, where it has ended PAD,
+and the last token of all, which ends the clip, is EOA.
+"""
+
+from copy import deepcopy
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
+from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.loss.loss_utils import ForMaskedLMLoss
+from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions, Seq2SeqLMOutput
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_audioformer import AudioFormerConfig
+from .embeddings_audioformer import AudioFormerCodeEmbeddings
+from .modeling_audioformer import (
+    IGNORED_LABEL,
+    AudioFormerAttention,
+    AudioFormerLayer,
+    AudioFormerModel,
+    AudioFormerModelOutput,
+    AudioFormerPreTrainedModel,
+    AudioFormerRotaryEmbedding,
+    RotaryAngles,
+)
+
+
+def delay(codes: torch.Tensor, lengths: torch.Tensor, config: AudioFormerConfig) -> torch.Tensor:
+    """Codes (batch, frames, num_codebooks), of which `lengths` (batch,) are valid, as columns (batch, frames +
+    num_codebooks, num_codebooks)."""
+    frame = _frame_of(codes.shape[1] + config.num_codebooks, config.num_codebooks, codes.device)
+    places = frame.clamp(0, codes.shape[1]), torch.arange(codes.shape[2], device=codes.device)
+    columns = F.pad(codes, (0, 0, 0, 1))[:, *places]
+    ended = frame >= lengths.view(-1, 1, 1)
+    columns = columns.masked_fill(ended, config.pad_token_id).masked_fill(frame < 0, config.boa_token_id)
+    columns[..., -1].masked_fill_((frame == lengths.view(-1, 1, 1))[..., -1], config.eoa_token_id)
+    return columns
+
+
+def undelay(columns: torch.Tensor, config: AudioFormerConfig) -> torch.Tensor:
+    """The codes (batch, frames, num_codebooks) in columns (batch, columns, num_codebooks), up to the longest clip's
+    last frame that has all its codes; PAD after those of shorter clips."""
+    last = columns.shape[1] - config.num_codebooks + 1
+    codes = torch.stack([columns[:, index : last + index, index] for index in range(config.num_codebooks)], dim=2)
+    valid = (codes < config.codebook_size).all(dim=2).cumprod(dim=1)
+    return codes.masked_fill(valid.unsqueeze(2) == 0, config.pad_token_id)[:, : int(valid.sum(dim=1).max())]
+
+
+def _frame_of(columns: int, num_codebooks: int, device: torch.device) -> torch.Tensor:
+    """The frame whose code stands in each place, (columns, num_codebooks); below 0 where a codebook has not begun."""
+    return torch.arange(columns, device=device).unsqueeze(1) - torch.arange(num_codebooks, device=device)
+
+
+class DelayPatternLogitsProcessor(LogitsProcessor):
+    """Allows in each place what the pattern has there: BOA, a code, or after codebook 1 has ended PAD and EOA.
+
+    The first codebook ends where it chooses to. Scores become log-probabilities among what is allowed, so that beams
+    do not pay for what they cannot choose.
+    """
+
+    def __init__(self, config: AudioFormerConfig):
+        self.config = config
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (batch, vocab_size) of what follows the start token and the tokens so far, (batch, 1 + tokens)."""
+        config = self.config
+        column, codebook = divmod(input_ids.shape[1] - 1, config.num_codebooks)
+        allowed = torch.zeros_like(scores, dtype=torch.bool)
+        if column < codebook:
+            allowed[:, config.boa_token_id] = True
+            return scores.masked_fill(~allowed, -torch.inf).log_softmax(dim=-1)
+        firsts = input_ids[:, 1 :: config.num_codebooks]
+        known = firsts[:, : column - codebook + (codebook > 0)]
+        ended = (known >= config.codebook_size).any(dim=1)
+        is_last = codebook == config.num_codebooks - 1
+        allowed[:, : config.codebook_size] = ~ended.unsqueeze(1)
+        allowed[:, config.eoa_token_id if is_last else config.pad_token_id] = ended | (codebook == 0)
+        return scores.masked_fill(~allowed, -torch.inf).log_softmax(dim=-1)
+
+
+class KnownCodesLogitsProcessor(LogitsProcessor):
+    """Has clips of given lengths generated, with the codes that are known in their places.
+
+    Args:
+        lengths: Frames of each clip, (batch,); several rows of `generate` may be of one clip.
+        known: Codes (batch, frames, num_codebooks), IGNORED_LABEL where they are to be generated.
+    """
+
+    def __init__(self, config: AudioFormerConfig, lengths: torch.Tensor, known: torch.Tensor | None = None):
+        self.config, self.lengths, self.known = config, lengths, known
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """As in [`DelayPatternLogitsProcessor`]."""
+        config, rows = self.config, len(scores) // len(self.lengths)
+        column, codebook = divmod(input_ids.shape[1] - 1, config.num_codebooks)
+        frame = column - codebook
+        if frame < 0:
+            return scores
+        if codebook == 0:
+            within = (frame < self.lengths).repeat_interleave(rows).unsqueeze(1)
+            is_code = torch.arange(scores.shape[1], device=scores.device) < config.codebook_size
+            scores = scores.masked_fill(is_code != within, -torch.inf)
+        if self.known is not None and frame < self.known.shape[1]:
+            wanted = self.known[:, frame, codebook].repeat_interleave(rows).unsqueeze(1)
+            others = torch.arange(scores.shape[1], device=scores.device) != wanted
+            scores = scores.masked_fill(others & (wanted >= 0), -torch.inf)
+        return scores
+
+
+class AudioFormerCausalAttention(AudioFormerAttention):
+    """Self-attention to what came before, which may lie in a cache."""
+
+    def __init__(self, config: AudioFormerConfig, layer_idx: int):
+        super().__init__(config, layer_idx)
+        self.is_causal = True
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        rotary_angles: RotaryAngles | None,
+        cache: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        query = self.heads(self.query, hidden_states, rotary_angles)
+        key = self.heads(self.key, hidden_states, rotary_angles)
+        value = self.heads(self.value, hidden_states)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
+        return self.attend(query, key, value, attention_mask, **kwargs)
+
+
+class AudioFormerCrossAttention(AudioFormerAttention):
+    """Attention to the moments that the encoder heard, whose keys and values may lie in a cache."""
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        rotary_angles: RotaryAngles | None,
+        encoder_states: torch.Tensor | None = None,
+        encoder_angles: RotaryAngles | None = None,
+        cache: EncoderDecoderCache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        query = self.heads(self.query, hidden_states, rotary_angles)
+        if cache is not None and cache.is_updated.get(self.layer_idx):
+            layer: Any = cache.cross_attention_cache.layers[self.layer_idx]
+            return self.attend(query, layer.keys, layer.values, attention_mask, **kwargs)
+        key = self.heads(self.key, encoder_states, encoder_angles)
+        value = self.heads(self.value, encoder_states)
+        if cache is not None:
+            key, value = cache.cross_attention_cache.update(key, value, self.layer_idx)
+            cache.is_updated[self.layer_idx] = True
+        return self.attend(query, key, value, attention_mask, **kwargs)
+
+
+class AudioFormerDecoderLayer(AudioFormerLayer):
+    """A layer of the encoder with causal attention, and attention to the encoder before its feed-forward."""
+
+    attention_class = AudioFormerCausalAttention
+
+    def __init__(self, config: AudioFormerConfig, layer_idx: int):
+        super().__init__(config, layer_idx)
+        self.cross_attention = AudioFormerCrossAttention(config, layer_idx)
+        self.cross_attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(  # type: ignore[override]
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        rotary_angles: RotaryAngles | None,
+        encoder_states: torch.Tensor,
+        encoder_mask: torch.Tensor | None,
+        encoder_angles: RotaryAngles | None,
+        past_key_values: EncoderDecoderCache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        before = None if past_key_values is None else past_key_values.self_attention_cache
+        hidden_states = self.add(
+            hidden_states,
+            self.attention_norm,
+            lambda states: self.attention(states, attention_mask, rotary_angles, before, **kwargs)[0],
+        )
+        hidden_states = self.add(
+            hidden_states,
+            self.cross_attention_norm,
+            lambda states: self.cross_attention(
+                states, encoder_mask, rotary_angles, encoder_states, encoder_angles, past_key_values, **kwargs
+            )[0],
+        )
+        return self.add(hidden_states, self.mlp_norm, self.mlp)
+
+
+class AudioFormerDecoder(AudioFormerPreTrainedModel):
+    """Columns of codes and what the encoder heard in, one vector per column out."""
+
+    _can_record_outputs = {
+        "hidden_states": AudioFormerDecoderLayer,
+        "attentions": AudioFormerCausalAttention,
+        "cross_attentions": AudioFormerCrossAttention,
+    }
+
+    def __init__(self, config: AudioFormerConfig):
+        super().__init__(config)
+        self.embeddings = AudioFormerCodeEmbeddings(config)
+        is_rotary = config.position_embedding_type == "rotary"
+        self.rotary_embedding = AudioFormerRotaryEmbedding(config) if is_rotary else None
+        self.layers = nn.ModuleList(AudioFormerDecoderLayer(config, index) for index in range(config.num_hidden_layers))
+        pre_norm = config.norm_position == "pre"
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre_norm else nn.Identity()
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The table of codes."""
+        return self.embeddings.code_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.embeddings.code_embeddings = cast(nn.Embedding, value)
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor,
+        encoder_hidden_states: torch.Tensor,
+        encoder_attention_mask: torch.Tensor | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        positions_per_frame: int = 1,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        r"""Reads columns.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, columns)` or `(batch, columns, num_codebooks)`):
+                Columns that are not in the cache yet.
+            encoder_hidden_states (`torch.FloatTensor` of shape `(batch, positions, hidden_size)`): What was heard.
+            encoder_attention_mask (`torch.Tensor` of shape `(batch, positions)`, *optional*): 0 for its padding.
+            past_key_values (`EncoderDecoderCache`, *optional*): Of earlier columns; extended in place.
+            positions_per_frame (`int`, defaults to 1): The encoder's positions of one moment.
+        """
+        first = 0 if past_key_values is None else past_key_values.get_seq_length()
+        states, _ = self.embeddings(input_ids, None, first_moment=first)
+        mask = create_causal_mask(
+            config=self.config, inputs_embeds=states, attention_mask=None, past_key_values=past_key_values
+        )
+        encoder_mask = create_bidirectional_mask(
+            config=self.config,
+            inputs_embeds=states,
+            attention_mask=encoder_attention_mask,
+            encoder_hidden_states=encoder_hidden_states,
+        )
+        angles = encoder_angles = None
+        if self.rotary_embedding is not None:
+            angles = self.rotary_embedding(states, first=first)
+            encoder_angles = self.rotary_embedding(encoder_hidden_states, positions_per_frame)
+        for layer in self.layers:
+            states = layer(
+                states, mask, angles, encoder_hidden_states, encoder_mask, encoder_angles, past_key_values, **kwargs
+            )
+        return BaseModelOutputWithPastAndCrossAttentions(
+            last_hidden_state=self.norm(states), past_key_values=past_key_values
+        )
+
+
+class AudioFormerCache(EncoderDecoderCache):
+    """What the decoder need not compute again, reordered together when beams are.
+
+    Attributes:
+        unconditional: Keys and values of the decoder without the encoder, for guidance.
+        newest: The decoder's newest output (batch, 1, hidden_size), from which all codes of a column are drawn.
+    """
+
+    def __init__(self, cache: EncoderDecoderCache):
+        super().__init__(cache.self_attention_cache, cache.cross_attention_cache)
+        self.unconditional = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.newest: torch.Tensor | None = None
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """As in Transformers."""
+        super().reorder_cache(beam_idx)
+        self.unconditional.reorder_cache(beam_idx)
+        if self.newest is not None:
+            self.newest = self.newest.index_select(0, beam_idx.to(self.newest.device))
+
+
+class AudioFormerForConditionalGeneration(AudioFormerPreTrainedModel, GenerationMixin):
+    """The encoder, and a decoder that generates the codes of a clip from what the encoder heard in another.
+
+    The decoder embeds codes and predicts them by one table, which is the encoder's where that reads codes.
+    """
+
+    _tied_weights_keys = {"lm_head.weight": "decoder.embeddings.code_embeddings.weight"}
+    _no_split_modules = [*AudioFormerPreTrainedModel._no_split_modules, "AudioFormerDecoderLayer"]
+    _can_compile_fullgraph = False  # the cache is of columns, some of which need no pass
+
+    def __init__(self, config: AudioFormerConfig):
+        config = deepcopy(config)
+        config.is_encoder_decoder = True
+        super().__init__(config)
+        self.audioformer = AudioFormerModel(config)
+        self.decoder = AudioFormerDecoder(config.decoder_config())
+        self.lm_head = nn.Linear(config.hidden_size, config.num_codebooks * config.vocab_size, bias=False)
+        if config.front_end == "codes":
+            table = "audioformer.embeddings.code_embeddings.weight"
+            self._tied_weights_keys = dict.fromkeys(
+                ("lm_head.weight", "decoder.embeddings.code_embeddings.weight"), table
+            )
+        self._complete_generation_config()
+        self.post_init()
+
+    def adjust_generation_fn(self, *args: Any, **kwargs: Any) -> None:
+        """As in Transformers, which makes settings of generation out of the configuration of a mere encoder, too."""
+        cast(Any, super()).adjust_generation_fn(*args, **kwargs)
+        self._complete_generation_config()
+
+    def _complete_generation_config(self) -> None:
+        settings, config = self.generation_config, self.config
+        if settings.decoder_start_token_id is None:
+            settings.bos_token_id = settings.decoder_start_token_id = config.boa_token_id
+            settings.eos_token_id, settings.pad_token_id = config.eoa_token_id, config.pad_token_id
+            settings.use_cache = True  # the Trainer writes False into the configurations of what it trains
+
+    def get_encoder(self, modality: str | None = None) -> AudioFormerModel:
+        """The encoder; there is one, whatever its front end."""
+        return self.audioformer
+
+    def get_decoder(self) -> AudioFormerDecoder:
+        """The decoder."""
+        return self.decoder
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        self.lm_head = new_embeddings
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        input_values: torch.Tensor | None = None,
+        encoder_outputs: AudioFormerModelOutput | tuple | None = None,
+        past_key_values: EncoderDecoderCache | None = None,
+        use_cache: bool | None = None,
+        guidance_scale: float | None = None,
+        codebook: int | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> Seq2SeqLMOutput:
+        r"""Predicts the codes of every column from those before and from what the encoder heard; inputs of the encoder
+        as in [`AudioFormerModel`].
+
+        Args:
+            decoder_input_ids (`torch.LongTensor` of shape `(batch, columns)` or `(batch, columns, num_codebooks)`):
+                A column of BOA, then those of [`delay`]; with `past_key_values` the ones that are not in there yet.
+                Made from the labels if they alone are given; a column of BOA if neither is.
+            labels (`torch.LongTensor` of shape `(batch, frames)` or `(batch, frames, num_codebooks)`, *optional*):
+                The codes to generate, -100 in the padding behind them; the end of a clip is learned, too. Beside
+                `decoder_input_ids`, as elsewhere in Transformers, what follows each of these columns instead.
+            encoder_outputs (`AudioFormerModelOutput`, *optional*): Of `get_encoder()`, in place of its inputs.
+            past_key_values (`EncoderDecoderCache`, *optional*): Of earlier columns.
+            use_cache (`bool`, *optional*): Whether to make such a cache; with labels there is none.
+            guidance_scale (`float`, *optional*): Above 1, how far codes are moved away from those that are likely
+                without hearing anything (classifier-free guidance, arXiv 2207.12598).
+            codebook (`int`, *optional*): `generate` asks for the logits of one codebook in the last column,
+                (batch, 1, vocab_size).
+
+        Returns:
+            `Seq2SeqLMOutput`: `loss` (mean cross-entropy over all codebooks), `logits` (batch, columns, vocab_size) or
+            (batch, columns, num_codebooks, vocab_size).
+
+        Raises:
+            ValueError: Labels have another shape, or the encoder's inputs are not those of its front end.
+        """
+        if encoder_outputs is None:
+            encoder_outputs = self.audioformer(input_ids, attention_mask, inputs_embeds, input_values, **kwargs)
+        encoded = _as_encoded(encoder_outputs, attention_mask)
+        columns: torch.Tensor | None = decoder_input_ids
+        targets: torch.Tensor | None = labels
+        if columns is None and labels is not None:
+            columns, targets = self._columns_and_targets(labels)
+        elif columns is None:
+            columns = self._start(len(encoded.last_hidden_state))
+        if past_key_values is None and use_cache and labels is None:
+            past_key_values = EncoderDecoderCache(
+                DynamicCache(config=self.decoder.config), DynamicCache(config=self.decoder.config)
+            )
+        needs_more = codebook is not None or _is_guided(guidance_scale)
+        if past_key_values is not None and needs_more and not isinstance(past_key_values, AudioFormerCache):
+            past_key_values = AudioFormerCache(past_key_values)
+        outputs = self._decode(columns, encoded, past_key_values, guidance_scale, **kwargs)
+        logits = self._logits(outputs.last_hidden_state, codebook)
+        loss = None if targets is None else ForMaskedLMLoss(logits, targets, self.config.vocab_size, **kwargs)
+        return Seq2SeqLMOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=past_key_values,
+            decoder_hidden_states=outputs.hidden_states,
+            decoder_attentions=outputs.attentions,
+            cross_attentions=outputs.cross_attentions,
+            encoder_last_hidden_state=encoded.last_hidden_state,
+            encoder_hidden_states=encoded.hidden_states,
+            encoder_attentions=encoded.attentions,
+        )
+
+    def _decode(
+        self,
+        columns: torch.Tensor,
+        encoded: AudioFormerModelOutput,
+        cache: EncoderDecoderCache | None,
+        guidance_scale: float | None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        """The decoder's output for the columns that are not in the cache, or the newest one if all of them are."""
+        if columns.shape[1] == 0:
+            return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=cast(AudioFormerCache, cache).newest)
+        heard, height = encoded.last_hidden_state, self.audioformer.embeddings.positions_per_frame
+        if self.training and self.config.condition_dropout:
+            is_heard = torch.rand(len(heard), device=heard.device) >= self.config.condition_dropout
+            heard = heard * is_heard.view(-1, 1, 1)
+        outputs = self.decoder(columns, heard, encoded.attention_mask, cache, height, **kwargs)
+        if _is_guided(guidance_scale):
+            unheard, own = torch.zeros_like(heard), getattr(cache, "unconditional", None)
+            without = self.decoder(columns, unheard, encoded.attention_mask, own, height, **kwargs).last_hidden_state
+            # The head is linear, so that moving these moves the logits by as much.
+            outputs.last_hidden_state = without + guidance_scale * (outputs.last_hidden_state - without)
+        if isinstance(cache, AudioFormerCache):
+            cache.newest = outputs.last_hidden_state[:, -1:]
+        return outputs
+
+    def _logits(self, states: torch.Tensor, codebook: int | None) -> torch.Tensor:
+        num_codebooks = self.config.num_codebooks
+        if codebook is not None:
+            return F.linear(states[:, -1:], self.lm_head.weight.unflatten(0, (num_codebooks, -1))[codebook])
+        logits = self.lm_head(states)
+        return logits if num_codebooks == 1 else logits.unflatten(-1, (num_codebooks, -1))
+
+    def _start(self, batch: int) -> torch.Tensor:
+        """The column of BOA before all others."""
+        shape = (batch, 1) if self.config.num_codebooks == 1 else (batch, 1, self.config.num_codebooks)
+        return torch.full(shape, self.config.boa_token_id, device=self.device)
+
+    def _columns_and_targets(self, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the decoder reads, and what it is to predict from it: the codes, and where the first codebook ends."""
+        num_codebooks = self.config.num_codebooks
+        codes = labels.unsqueeze(2) if labels.dim() == 2 and num_codebooks == 1 else labels
+        if codes.dim() != 3 or codes.shape[2] != num_codebooks:
+            expected = "(batch, frames)" if num_codebooks == 1 else f"(batch, frames, {num_codebooks})"
+            raise ValueError(f"labels has shape {tuple(labels.shape)}; this model generates codes {expected}.")
+        lengths = (codes != IGNORED_LABEL).all(dim=2).sum(dim=1)
+        columns = delay(codes, lengths, self.config)
+        frame = _frame_of(columns.shape[1], num_codebooks, columns.device)
+        is_end = (frame == lengths.view(-1, 1, 1)) & (frame == frame[:, :1])
+        is_target = (frame >= 0) & (frame < lengths.view(-1, 1, 1)) | is_end
+        targets = columns.masked_fill(~is_target, IGNORED_LABEL)
+        if labels.dim() == 2:
+            columns, targets = columns.squeeze(2), targets.squeeze(2)
+        return torch.cat((self._start(len(labels)), columns[:, :-1]), dim=1), targets
+
+    def generate_codes(self, lengths: torch.Tensor, known: torch.Tensor | None = None, **settings: Any) -> torch.Tensor:
+        """Generates the codes of clips of given lengths, (batch, frames, num_codebooks), with PAD behind shorter ones.
+
+        `AudioFormerFeatureExtractor.decode` makes sound of those of a clip.
+
+        Args:
+            lengths: Frames of each clip, int64 (batch,).
+            known: Codes (batch, frames, num_codebooks) that the clips are to have, -100 where they are generated.
+            settings: The inputs of the encoder, and what `generate` takes (`do_sample`, `num_beams`, `top_k`,
+                `guidance_scale`, ...). With several `num_return_sequences` each clip has as many rows.
+
+        Raises:
+            ValueError: `lengths` or `known` do not fit.
+        """
+        num_codebooks = self.config.num_codebooks
+        if lengths.dim() != 1 or (known is not None and known.shape[::2] != (len(lengths), num_codebooks)):
+            found = "none" if known is None else tuple(known.shape)
+            raise ValueError(
+                f"lengths has shape {tuple(lengths.shape)} and known {found}; expected (batch,) and (batch, frames, "
+                f"{num_codebooks})."
+            )
+        lengths, known = lengths.to(self.device), None if known is None else known.to(self.device)
+        processors = LogitsProcessorList([KnownCodesLogitsProcessor(self.config, lengths, known)])
+        max_new_tokens = (int(lengths.max()) + num_codebooks) * num_codebooks
+        model: Any = self
+        tokens = model.generate(**settings, logits_processor=processors, max_new_tokens=max_new_tokens)[:, 1:]
+        tokens = F.pad(tokens, (0, -tokens.shape[1] % num_codebooks), value=self.config.pad_token_id)
+        return undelay(tokens.unflatten(1, (-1, num_codebooks)), self.config)
+
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self,
+        input_ids: torch.Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """What `forward` takes, from the start token and the tokens so far, (batch, 1 + tokens)."""
+        num_codebooks, parent = self.config.num_codebooks, cast(Any, super())
+        if num_codebooks > 1:
+            whole = (input_ids.shape[1] - 1) // num_codebooks * num_codebooks
+            codes = input_ids[:, 1 : 1 + whole].unflatten(1, (-1, num_codebooks))
+            in_cache = 0 if past_key_values is None else past_key_values.get_seq_length()
+            kwargs["codebook"] = (input_ids.shape[1] - 1) % num_codebooks
+            input_ids = torch.cat((self._start(len(codes)), codes), dim=1)[:, in_cache:]
+            next_sequence_length = None
+        return parent.prepare_inputs_for_generation(
+            input_ids, next_sequence_length=next_sequence_length, past_key_values=past_key_values, **kwargs
+        )
+
+    def _get_logits_processor(self, generation_config: Any, *args: Any, **kwargs: Any) -> LogitsProcessorList:
+        """Those of Transformers after the delay pattern; its guidance is for models without an encoder."""
+        guidance_scale, generation_config.guidance_scale = generation_config.guidance_scale, None
+        processors = cast(Any, super())._get_logits_processor(generation_config, *args, **kwargs)
+        kwargs["model_kwargs"]["guidance_scale"] = generation_config.guidance_scale = guidance_scale
+        return LogitsProcessorList([DelayPatternLogitsProcessor(self.config), *processors])
+
+
+def _as_encoded(outputs: Any, attention_mask: torch.Tensor | None) -> AudioFormerModelOutput:
+    """What the encoder heard, also from a tuple, for which the mask of its positions is given beside it."""
+    if isinstance(outputs, AudioFormerModelOutput):
+        return outputs
+    return AudioFormerModelOutput(last_hidden_state=outputs[0], attention_mask=attention_mask)
+
+
+def _is_guided(guidance_scale: float | None) -> bool:
+    return guidance_scale not in (None, 1)
+
+
+__all__ = [
+    "AudioFormerDecoder",
+    "AudioFormerForConditionalGeneration",
+    "DelayPatternLogitsProcessor",
+    "KnownCodesLogitsProcessor",
+    "delay",
+    "undelay",
+]

@@ -18,11 +18,13 @@ try:
         AutoModelForAudioXVector,
         AutoModelForMaskedLM,
         AutoModelForPreTraining,
+        AutoModelForSeq2SeqLM,
     )
 
     from .models.audioformer.configuration_audioformer import AudioFormerConfig
     from .models.audioformer.feature_extraction_audioformer import AudioFormerFeatureExtractor
     from .models.audioformer.feature_extraction_signal_audioformer import AudioFormerSignalFeatureExtractor
+    from .models.audioformer.generation_audioformer import AudioFormerForConditionalGeneration
     from .models.audioformer.modeling_audioformer import (
         AudioFormerForAudioClassification,
         AudioFormerForAudioFrameClassification,
@@ -54,6 +56,7 @@ AutoModelForAudioFrameClassification.register(AudioFormerConfig, AudioFormerForA
 AutoModelForAudioXVector.register(AudioFormerConfig, AudioFormerForAudioXVector, exist_ok=True)
 AutoModelForMaskedLM.register(AudioFormerConfig, AudioFormerForMaskedLM, exist_ok=True)
 AutoModelForPreTraining.register(AudioFormerConfig, AudioFormerForPreTraining, exist_ok=True)
+AutoModelForSeq2SeqLM.register(AudioFormerConfig, AudioFormerForConditionalGeneration, exist_ok=True)
 
 _LAZY = {
     "ASTLogMelFeatureExtractor": ".audio.ast_features",
@@ -78,6 +81,7 @@ __all__ = [
     "AudioFormerForAudioClassification",
     "AudioFormerForAudioFrameClassification",
     "AudioFormerForAudioXVector",
+    "AudioFormerForConditionalGeneration",
     "AudioFormerForMaskedLM",
     "AudioFormerForPreTraining",
     "AudioFormerModel",

@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForAudioXVector,
     AutoModelForMaskedLM,
     AutoModelForPreTraining,
+    AutoModelForSeq2SeqLM,
 )
 
 import hf_audioformer
@@ -25,6 +26,7 @@ AUTO_CLASSES = {
     AutoModelForAudioXVector: "AudioFormerForAudioXVector",
     AutoModelForMaskedLM: "AudioFormerForMaskedLM",
     AutoModelForPreTraining: "AudioFormerForPreTraining",
+    AutoModelForSeq2SeqLM: "AudioFormerForConditionalGeneration",
 }
 
 

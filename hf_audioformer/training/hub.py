@@ -19,6 +19,7 @@ from transformers import (
     AutoModelForAudioXVector,
     AutoModelForMaskedLM,
     AutoModelForPreTraining,
+    AutoModelForSeq2SeqLM,
     PreTrainedConfig,
 )
 
@@ -49,6 +50,7 @@ CODE_FILES = tuple(
         "configuration",
         "embeddings",
         "modeling",
+        "generation",
         "feature_extraction",
         "feature_extraction_signal",
         "codec",
@@ -65,6 +67,7 @@ AUTO_MAP = {
     "AutoModelForAudioXVector": f"{_MODELING}ForAudioXVector",
     "AutoModelForMaskedLM": f"{_MODELING}ForMaskedLM",
     "AutoModelForPreTraining": f"{_MODELING}ForPreTraining",
+    "AutoModelForSeq2SeqLM": "generation_audioformer.AudioFormerForConditionalGeneration",
 }
 EXTRACTOR_MODULES = {
     extractor.__name__: extractor.__module__.rpartition(".")[2]
@@ -74,13 +77,14 @@ EXTRACTOR_MODULES = {
 # Optimizer states, training_args.bin, checkpoints, steps and recipes (which name local folders) stay here.
 _TRAVELS = re.compile(
     rf"(({CODEC_SUBFOLDER}/)?(config\.json|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json)"
-    r"|preprocessor_config\.json|README\.md|learning_curve\.png|(result|results|measures)\.json|per_class\.csv"
+    r"|(preprocessor|generation)_config\.json|README\.md|learning_curve\.png|(result|results|measures)\.json|per_class\.csv"
     rf"|\.eval_results/[\w.-]+\.yaml|{'|'.join(map(re.escape, CODE_FILES))})"
 )
 _AUTO_CLASSES = {
     "ForAudioClassification": AutoModelForAudioClassification,
     "ForAudioFrameClassification": AutoModelForAudioFrameClassification,
     "ForAudioXVector": AutoModelForAudioXVector,
+    "ForConditionalGeneration": AutoModelForSeq2SeqLM,
     "ForMaskedLM": AutoModelForMaskedLM,
     "ForPreTraining": AutoModelForPreTraining,
 }

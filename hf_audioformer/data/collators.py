@@ -12,7 +12,14 @@ import torch
 from ..draws import generator_of
 from ..models.audioformer.configuration_audioformer import special_token_id
 
-__all__ = ["CodeCollator", "CompanionCollator", "MaskedCodeCollator", "SignalCollator", "stack_labels"]
+__all__ = [
+    "CodeCollator",
+    "CompanionCollator",
+    "GenerationCollator",
+    "MaskedCodeCollator",
+    "SignalCollator",
+    "stack_labels",
+]
 
 IGNORED_LABEL = -100
 
@@ -59,6 +66,24 @@ class SignalCollator:
             "attention_mask": _pad([np.ones(len(of_clip), dtype=np.int64) for of_clip in values], 0),
         }
         return batch | stack_labels(clips)
+
+
+@dataclass(frozen=True)
+class GenerationCollator:
+    """Pads what is heard and, with -100, the codes to generate, which may have another length.
+
+    Takes clips `{"input_ids": (tokens[, codebooks]), "labels": (frames[, codebooks])}`; returns `input_ids` and
+    `attention_mask` as `CodeCollator`, and `labels` int64 (batch, frames[, codebooks]).
+
+    Raises:
+        ValueError: As `CodeCollator`.
+    """
+
+    pad_token_id: int
+
+    def __call__(self, clips: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        batch = CodeCollator(self.pad_token_id)([{"input_ids": clip["input_ids"]} for clip in clips])
+        return batch | {"labels": _pad([clip["labels"] for clip in clips], IGNORED_LABEL)}
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ __all__ = [
     "Kind",
     "Measured",
     "tell_of_all_splits",
+    "write_generation_card",
     "write_model_card",
     "write_pretraining_card",
 ]
@@ -327,6 +328,54 @@ def write_pretraining_card(
         curve=_curve(folder, history, "", f"AudioFormer pretrained on {source}"),
         history="\n".join(f"| {entry['epoch']:g} | {entry['loss']:.4f} |" for entry in history if "loss" in entry),
         limits=_limits(sources, []) + PAPER,
+        recipe=_recipe_yaml(recipe),
+        environment=_environment(),
+        citation=f"{CITE_PACKAGE}\n\n{CITE_AUDIOFORMER}",
+    )
+    _save(folder, data, text)
+
+
+def write_generation_card(
+    folder: Path,
+    *,
+    table: str,
+    clips: tuple[int, int],
+    recipe: Mapping[str, Any],
+    source: str,
+    base_model: str | None,
+    history: Sequence[Mapping[str, Any]],
+) -> None:
+    """Writes `README.md` into the folder of a model that generates, with the picture it shows.
+
+    Args:
+        table: What was measured.
+        clips: How many were learnt from, and measured on.
+        recipe: The resolved settings; of local paths only the last part is told.
+        source: What it learnt from, as the recipe names it.
+        base_model: Hub id or folder of the encoder that it started from; the bundled one if not given.
+        history: The Trainer's log.
+    """
+    source = source_of_sound(source)
+    name = f"AudioFormer that generates, trained on {without_paths(source)}"
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="audio-to-audio",
+        tags=["audioformer", "hf_audioformer"],
+        datasets=[source] if is_of_hub(source) else None,
+        model_name=name,
+    )
+    text = _template("generation").format(
+        name=name,
+        tasks=", ".join(recipe["tasks"]),
+        task=recipe["tasks"][0],
+        origins=_origins([source], base_model, None),
+        licence=OWN_LICENCE,
+        training_clips=clips[0],
+        validation_clips=clips[1],
+        measures=table,
+        curve=_curve(folder, history, "", name),
+        history="\n".join(f"| {entry['epoch']:g} | {entry['loss']:.4f} |" for entry in history if "loss" in entry),
+        limits=_limits([source], []),
         recipe=_recipe_yaml(recipe),
         environment=_environment(),
         citation=f"{CITE_PACKAGE}\n\n{CITE_AUDIOFORMER}",

@@ -1,0 +1,102 @@
+"""Tasks made from clips for a model that generates: what it hears of a clip, and the whole clip that it is to give.
+
+`denoise` hears the clip in noise, `continue` its beginning, `inpaint` all but a stretch. What is not heard is MASK, so
+that in all tasks the clip that is generated is as long as the one that is heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ..draws import generator_of
+from ..models.audioformer.configuration_audioformer import special_token_id
+from .code_dataset import CodeVersion
+
+__all__ = ["TASKS", "GenerationDataset", "Task", "draw_hidden", "hide"]
+
+Task = Literal["denoise", "continue", "inpaint"]
+TASKS: tuple[Task, ...] = get_args(Task)
+
+# The shares of a clip that are hidden, and of the frames that stay heard at least.
+CONTINUED = (0.25, 0.75)
+INPAINTED = (0.1, 0.5)
+
+
+def draw_hidden(task: Task, frames: int, random: np.random.Generator) -> slice:
+    """The frames of a clip that are not heard: none, its end, or a stretch of it."""
+    if task == "denoise":
+        return slice(0, 0)
+    length = max(1, round(random.uniform(*(CONTINUED if task == "continue" else INPAINTED)) * frames))
+    start = frames - length if task == "continue" else int(random.integers(frames - length + 1))
+    return slice(start, start + length)
+
+
+def hide(codes: np.ndarray, hidden: slice, codebook_size: int) -> np.ndarray:
+    """A copy of codes (frames, num_codebooks) with MASK in the hidden frames."""
+    heard = codes.copy()
+    heard[hidden] = special_token_id(codebook_size, "mask")
+    return heard
+
+
+@dataclass(frozen=True)
+class GenerationDataset(Dataset):
+    """Clips as tasks, drawn anew in each epoch.
+
+    An item is `{"input_ids": (tokens,) or (tokens, num_codebooks), "labels": (frames,) or (frames, num_codebooks),
+    "clip_index": int}`, all int64: the tokens that are heard, with BOA and EOA where the extractor adds them, and the
+    codes to generate.
+
+    Args:
+        versions: For each clip its codes, the clean ones first, then those in noise.
+        tasks: One of them is drawn for each item.
+        tokens: Makes `input_ids` of codes (frames, num_codebooks), as `AudioFormerFeatureExtractor.tokens`.
+        crop_frames: Longer clips are cut to a random stretch of so many frames.
+    """
+
+    versions: Sequence[Sequence[CodeVersion]]
+    tasks: Sequence[Task]
+    tokens: Callable[[np.ndarray], np.ndarray]
+    codebook_size: int
+    crop_frames: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        # In shared memory, so that worker processes that run already see the next epoch too.
+        object.__setattr__(self, "_epoch", torch.zeros((), dtype=torch.int64).share_memory_())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw anew from now on; `AudioTrainer` calls this before each epoch."""
+        self._epoch.fill_(epoch)  # type: ignore[attr-defined]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Frames of each clip as it is."""
+        return [len(versions[0].input_ids) for versions in self.versions]
+
+    def __len__(self) -> int:
+        return len(self.versions)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        random = generator_of(self.seed, int(self._epoch), index)  # type: ignore[attr-defined]
+        versions = self.versions[index]
+        task = self.tasks[int(random.integers(len(self.tasks)))]
+        heard = versions[1 + int(random.integers(len(versions) - 1))] if task == "denoise" else versions[0]
+        clean, codes = (_codes(version, self.codebook_size) for version in (versions[0], heard))
+        if self.crop_frames is not None and len(clean) > self.crop_frames:
+            start = int(random.integers(len(clean) - self.crop_frames + 1))
+            clean, codes = (of[start : start + self.crop_frames] for of in (clean, codes))
+        codes = hide(codes, draw_hidden(task, len(codes), random), self.codebook_size)
+        labels = clean[:, 0] if clean.shape[1] == 1 else clean
+        return {"input_ids": self.tokens(codes), "labels": labels.astype(np.int64), "clip_index": index}
+
+
+def _codes(version: CodeVersion, codebook_size: int) -> np.ndarray:
+    """The codes (frames, num_codebooks) without special tokens."""
+    ids = version.input_ids.reshape(len(version.input_ids), -1)
+    return ids[(ids < codebook_size).all(axis=1)]

@@ -1,0 +1,358 @@
+"""Trains an encoder-decoder that generates clips: without noise (denoise), from their beginning (continue), or with a
+stretch that it does not hear (inpaint). Clean clips are all it needs.
+
+    hf-audioformer train-generation denoise_fsdd
+    hf-audioformer train-generation --data.source my_clips --output_dir my_denoiser
+    hf-audioformer generate my_denoiser noisy.wav --task denoise --output_dir cleaned
+
+Labels are not looked at. What comes out on clips that it never learnt from is measured, beside what it heard and beside
+the codec's own round trip of the clean clip, which is the best that codes can give, and written as wav files.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import set_seed
+
+from .. import AudioFormerFeatureExtractor, AudioFormerForConditionalGeneration, assets
+from ..audio import Audio
+from ..audio.augment import AudioAugmentation
+from ..data import ClipTable
+from ..data.clip_codes import codes_of_clips, version_loader
+from ..data.code_dataset import CodeVersion
+from ..data.collators import GenerationCollator
+from ..data.generation_dataset import TASKS, GenerationDataset, Task
+from ..data.hold_out import held_out_clips, parse_hold_out
+from ..training.arguments import dump_config, parse_config
+from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints, save_final
+from ..training.console import quiet_transformers
+from ..training.hub import check_hub_settings
+from ..training.json_file import write_json
+from ..training.launch import check_launch, join_processes
+from ..training.model_card import write_generation_card
+from ..training.output import check_output, prepare_output, resumable
+from ..training.trackers import check_trackers
+from ..training.trainer import AudioTrainer, trainer_arguments
+from .generation_measures import ExampleClip, format_generation, measure_generation
+from .inputs import ReadingArguments, load_extractor, read
+
+__all__ = ["TrainGenerationArguments", "main", "run"]
+
+MEASURES_FILE = "measures.json"
+
+TRAINING_DEFAULTS: dict[str, Any] = {
+    "num_train_epochs": 12,
+    "learning_rate": 5e-4,
+    "weight_decay": 0.05,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 16,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,
+    "max_grad_norm": 1.0,
+    "logging_strategy": "epoch",
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "prediction_loss_only": True,
+    "dataloader_pin_memory": False,
+    "report_to": "none",
+}
+
+
+@dataclass(frozen=True)
+class GenerationData(ReadingArguments):
+    """Which clips, and which of them are never learnt from."""
+
+    hold_out: list[str] = field(
+        default_factory=list, metadata={"help": "clips to measure on alone, each as COLUMN=VALUE (speaker=theo)"}
+    )
+    validation_fraction: float = field(
+        default=0.1, metadata={"help": "share of the clips to measure on, if hold_out names none"}
+    )
+    crop_seconds: float | None = field(default=5.0, metadata={"help": "learn from random stretches of this length"})
+    skip_bad: bool = field(default=True, metadata={"help": "leave out clips that cannot be read, and list them"})
+
+
+@dataclass(frozen=True)
+class NoiseArguments:
+    """What the task denoise hears."""
+
+    copies: int = field(default=3, metadata={"help": "noises for each clip, encoded once; each epoch draws one"})
+    snr_db: tuple[float, float] = field(
+        default=(0.0, 15.0), metadata={"help": "range of signal-to-noise ratios of the noise, in dB"}
+    )
+
+
+@dataclass(frozen=True)
+class GeneratorArguments:
+    """The network."""
+
+    checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "folder or Hub id of a pretrained AudioFormer of codes, the encoder; the bundled one"},
+    )
+    decoder_layers: int = field(default=4, metadata={"help": "layers of the decoder"})
+    hidden_dropout: float = field(default=0.1, metadata={"help": "dropout, in [0, 1)"})
+    condition_dropout: float = field(
+        default=0.1, metadata={"help": "share of clips that the decoder learns without hearing; for guidance"}
+    )
+
+
+@dataclass(frozen=True)
+class MeasureArguments:
+    """How the clips that were not learnt from are generated and measured."""
+
+    clips: int = field(default=50, metadata={"help": "so many of them at most, drawn at random"})
+    examples: int = field(default=4, metadata={"help": "so many of them are written as wav files"})
+    do_sample: bool = field(default=False, metadata={"help": "draw codes instead of taking the likeliest ones"})
+    guidance_scale: float | None = field(default=None, metadata={"help": "above 1: more of what is heard"})
+
+
+@dataclass(frozen=True)
+class TrainGenerationArguments:
+    """All settings of the recipe."""
+
+    data: GenerationData
+    output_dir: str = field(metadata={"help": "where checkpoints, the final model and the examples go"})
+    tasks: list[Task] = field(
+        default_factory=lambda: ["denoise"], metadata={"help": "any of denoise, continue, inpaint; drawn clip by clip"}
+    )
+    noise: NoiseArguments = field(default_factory=NoiseArguments)
+    model: GeneratorArguments = field(default_factory=GeneratorArguments)
+    measure: MeasureArguments = field(default_factory=MeasureArguments)
+    training: dict[str, Any] = field(
+        default_factory=lambda: dict(TRAINING_DEFAULTS), metadata={"keywords_of": "transformers.TrainingArguments"}
+    )
+    seed: int = field(default=0, metadata={"help": "seed of the weights, the order, the noise and what is hidden"})
+    resume: bool = field(default=False, metadata={"help": "go on from the newest complete checkpoint"})
+    overwrite: bool = field(default=False, metadata={"help": "delete what is in output_dir"})
+    world_size: int | None = field(default=None, metadata={"help": "processes that must train together; checked"})
+
+    def __post_init__(self) -> None:
+        if not self.tasks or not set(self.tasks) <= set(TASKS):
+            raise ValueError(f"tasks is {self.tasks}; give one or more of {', '.join(TASKS)}")
+        if self.noise.copies < 1:
+            raise ValueError(f"noise.copies is {self.noise.copies}; it must be at least 1")
+
+
+def main(argv: list[str]) -> None:
+    """Runs the recipe from a config file and command-line options."""
+    arguments = parse_config(TrainGenerationArguments, argv, description=__doc__ or "")
+    with resumable(arguments.output_dir):
+        run(arguments)
+
+
+def run(arguments: TrainGenerationArguments) -> dict[str, Any]:
+    """Trains, saves model, feature extractor and codec in `output_dir`, and returns and prints the measures.
+
+    They are, for each task, those of `measure_generation`; and `training_clips` and `validation_clips`.
+
+    Raises:
+        FileExistsError: `output_dir` holds something and neither `resume` nor `overwrite` is set, or is not ours.
+        ValueError: Data, settings or the launch do not fit; the message says what to change.
+    """
+    use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
+    state = join_processes(use_cpu)
+    check_trackers(arguments.training)
+    check_hub_settings(arguments.training)
+    training = TRAINING_DEFAULTS | arguments.training
+    arguments = replace(arguments, world_size=state.num_processes, training=training)
+    output = (arguments.output_dir, dump_config(replace(arguments, resume=False, overwrite=False)))
+    check_output(*output, resume=arguments.resume, overwrite=arguments.overwrite)
+    measures = _finished(arguments)
+    if measures is None:
+        clips = _divide(arguments, load_extractor(_checkpoint(arguments), "model.checkpoint"))
+        clips = _encode(clips, arguments, None if use_cpu else state.device)
+        prepare_output(*output, resume=arguments.resume, overwrite=arguments.overwrite)
+        measures = train(arguments, clips, use_cpu)
+    if state.is_main_process:
+        print(format_generation(measures["tasks"]))
+        print(f"The model is in {arguments.output_dir}, what it generates in {Path(arguments.output_dir) / 'examples'}")
+    return measures
+
+
+@dataclass(frozen=True)
+class GenerationClips:
+    """The clips to learn from and to measure on, and the codes of each, the clean ones first, then those in noise."""
+
+    extractor: AudioFormerFeatureExtractor
+    training: ClipTable
+    validation: ClipTable
+    training_codes: Mapping[int, Sequence[CodeVersion]] = field(default_factory=dict)
+    validation_codes: Mapping[int, Sequence[CodeVersion]] = field(default_factory=dict)
+
+
+def train(arguments: TrainGenerationArguments, clips: GenerationClips, use_cpu: bool) -> dict[str, Any]:
+    """Trains in `output_dir`, from the newest checkpoint if `resume` is set, and returns the measures."""
+    folder, extractor = Path(arguments.output_dir), clips.extractor
+    set_seed(arguments.seed)
+    model = _model(arguments)
+    trainer = _trainer(model, clips, arguments, use_cpu)
+    trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder) if arguments.resume else None)
+    weights = trainer.gather_weights()
+    measures: dict[str, Any] = {}
+    if trainer.is_world_process_zero():
+        save_final(model, extractor, folder, weights)
+        measures = {
+            "training_clips": len(clips.training_codes),
+            "validation_clips": len(clips.validation_codes),
+            "tasks": {task: _measure(task, model, clips, arguments) for task in arguments.tasks},
+        }
+        write_generation_card(
+            folder,
+            table=format_generation(measures["tasks"]),
+            clips=(measures["training_clips"], measures["validation_clips"]),
+            recipe=asdict(arguments),
+            source=arguments.data.source,
+            base_model=arguments.model.checkpoint,
+            history=trainer.state.log_history,
+        )
+        write_json(folder / MEASURES_FILE, measures)
+        remove_checkpoints(folder)
+        if trainer.args.push_to_hub:
+            print(f"pushed to {trainer.push_finished(folder).url}")
+    trainer.accelerator.wait_for_everyone()
+    return measures
+
+
+def _divide(arguments: TrainGenerationArguments, extractor: AudioFormerFeatureExtractor) -> GenerationClips:
+    data = arguments.data
+    clips = read(data, needs_labels=False)
+    if clips.codes is not None:
+        raise ValueError(
+            f"data.source is {data.source}, a code store; what is generated is compared with sound, so give the clips"
+        )
+    random = np.random.default_rng(arguments.seed)
+    held = held_out_clips([data.source], [clips], parse_hold_out(data.hold_out, [data.source]))[0]
+    if not data.hold_out:
+        held = set(random.permutation(len(clips))[: max(1, round(data.validation_fraction * len(clips)))].tolist())
+    if len(held) == len(clips):
+        raise ValueError(f"data.source has {len(clips)} clips, all of which are held out; none is left to learn from")
+    measured = sorted(random.permutation(sorted(held))[: arguments.measure.clips].tolist())
+    training = [index for index in range(len(clips)) if index not in held]
+    return GenerationClips(extractor, clips.select(training), clips.select(measured))
+
+
+def _encode(
+    clips: GenerationClips, arguments: TrainGenerationArguments, device: torch.device | None
+) -> GenerationClips:
+    """The codes of the clips, in noise too if a task needs it; those to measure on in one noise each."""
+    codes = [
+        codes_of_clips(
+            table,
+            clips.extractor,
+            changed=range(len(table)),
+            augmentation=_noise(arguments, copies) if "denoise" in arguments.tasks else None,
+            seed=seed,
+            skip_bad=arguments.data.skip_bad,
+            device=device,
+        )
+        for table, copies, seed in (
+            (clips.training, arguments.noise.copies, arguments.seed),
+            (clips.validation, 1, _validation_seed(arguments)),
+        )
+    ]
+    return replace(clips, training_codes=codes[0], validation_codes=codes[1])
+
+
+def _noise(arguments: TrainGenerationArguments, copies: int) -> AudioAugmentation:
+    """Nothing but noise, so that each frame has its own clean one."""
+    return AudioAugmentation(
+        copies=copies, speed=(1.0, 1.0), gain_db=(0.0, 0.0), noise_snr_db=arguments.noise.snr_db, shift=0.0
+    )
+
+
+def _validation_seed(arguments: TrainGenerationArguments) -> int:
+    """Of the noise that is measured in: not that of the clip at the same place among those to learn from."""
+    return arguments.seed + 1
+
+
+def _trainer(
+    model: AudioFormerForConditionalGeneration,
+    clips: GenerationClips,
+    arguments: TrainGenerationArguments,
+    use_cpu: bool,
+) -> AudioTrainer:
+    extractor, seconds = clips.extractor, arguments.data.crop_seconds
+    heard = GenerationDataset(
+        _in_order(clips.training_codes),
+        tasks=arguments.tasks,
+        tokens=extractor.tokens,
+        codebook_size=extractor.codebook_size,
+        crop_frames=None if seconds is None else max(1, round(seconds * extractor.frame_rate)),
+        seed=arguments.seed,
+    )
+    return AudioTrainer(
+        model=model,
+        args=trainer_arguments(
+            TRAINING_DEFAULTS,
+            arguments.training,
+            output_dir=arguments.output_dir,
+            seed=arguments.seed,
+            use_cpu=use_cpu,
+        ),
+        train_dataset=heard,
+        eval_dataset=replace(heard, versions=_in_order(clips.validation_codes), crop_frames=None),
+        data_collator=GenerationCollator(extractor.special_token_id("pad")),
+        processing_class=extractor,
+    )
+
+
+def _in_order(codes: Mapping[int, Sequence[CodeVersion]]) -> list[Sequence[CodeVersion]]:
+    """The versions of the clips in the order of their table, which several processes mix."""
+    return [codes[index] for index in sorted(codes)]
+
+
+def _model(arguments: TrainGenerationArguments) -> AudioFormerForConditionalGeneration:
+    """The encoder of the checkpoint, with a new decoder that knows its codes."""
+    with quiet_transformers():
+        return AudioFormerForConditionalGeneration.from_pretrained(
+            _checkpoint(arguments),
+            dtype=torch.float32,
+            decoder_layers=arguments.model.decoder_layers,
+            hidden_dropout=arguments.model.hidden_dropout,
+            condition_dropout=arguments.model.condition_dropout,
+        )
+
+
+def _checkpoint(arguments: TrainGenerationArguments) -> str:
+    return arguments.model.checkpoint or assets.checkpoint_folder()
+
+
+def _measure(
+    task: Task,
+    model: AudioFormerForConditionalGeneration,
+    clips: GenerationClips,
+    arguments: TrainGenerationArguments,
+) -> dict[str, Any]:
+    readable = sorted(clips.validation_codes)
+    heard: Callable[[int], Audio] = clips.validation.load
+    if task == "denoise":
+        heard = version_loader(clips.validation, _noise(arguments, 1), _validation_seed(arguments), 1)
+    chosen = [
+        ExampleClip(clips.validation.ids[index], clips.validation.load(index), heard(index)) for index in readable
+    ]
+    how = {"do_sample": arguments.measure.do_sample, "guidance_scale": arguments.measure.guidance_scale}
+    return measure_generation(
+        task,
+        model,
+        clips.extractor,
+        chosen,
+        folder=Path(arguments.output_dir) / "examples",
+        examples=arguments.measure.examples,
+        seed=arguments.seed,
+        **how,
+    )
+
+
+def _finished(arguments: TrainGenerationArguments) -> dict[str, Any] | None:
+    """The measures of a model that is finished and to be gone on with."""
+    file = Path(arguments.output_dir) / MEASURES_FILE
+    if not (arguments.resume and file.is_file()):
+        return None
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -29,9 +29,15 @@ COMMANDS = {
     "embed": Command("hf_audioformer.recipes.embed", "vectors of clips and frames, and what sounds alike"),
     "reconstruct": Command("hf_audioformer.recipes.reconstruct", "hear what a codec keeps, at each bit rate"),
     "infill": Command("hf_audioformer.recipes.infill", "have a gap in a clip filled by a masked language model"),
+    "generate": Command(
+        "hf_audioformer.recipes.generate", "clips denoised, continued or with a gap filled, by a model"
+    ),
     "surprise": Command("hf_audioformer.recipes.surprise", "where a clip surprises a masked language model"),
     "pretrain": Command(
         "hf_audioformer.recipes.pretrain", "masked language modelling on the codes of unlabelled clips"
+    ),
+    "train-generation": Command(
+        "hf_audioformer.recipes.train_generation", "train a model that denoises, continues or fills clips"
     ),
     "encode": Command("hf_audioformer.recipes.encode", "encode a data set once, into shards that training takes"),
     "export": Command("hf_audioformer.recipes.export", "export a model to ONNX or torch.export, compared with torch"),

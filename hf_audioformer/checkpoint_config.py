@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 from transformers import AutoConfig
 
 from .models.audioformer.feature_extraction_audioformer import CODEC_SUBFOLDER
@@ -24,19 +26,36 @@ def read_config(source: str | os.PathLike[str], argument: str, revision: str | N
         ValueError: The folder, or what the Hub has, is not that of a model.
     """
     source = os.fspath(source)
-    if os.path.exists(source) or not _HUB_ID.fullmatch(source):
+    is_on_hub = not os.path.exists(source) and _HUB_ID.fullmatch(source)
+    if not is_on_hub:
         check_model_folder(Path(source), argument)
     try:
+        if is_on_hub:
+            _check_hub_answers(source, revision)
         return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     except OSError as error:
         if os.path.isdir(source):
             raise ValueError(f"{argument} is {source}, whose config.json cannot be read: {error}") from error
         raise FileNotFoundError(
             f"{argument} is {source}: there is no such folder here, and as an id of the Hub it cannot be had: {error}\n"
-            "Give a folder that holds a model, or the id of one on the Hub (owner/name)."
+            f"Give a folder that holds a model ({_nearest_there_is(Path(source))}), or the id of one on the Hub "
+            "(owner/name)."
         ) from error
     except ValueError as error:
         raise ValueError(f"{argument} is {source}, which holds no model that Transformers knows: {error}") from error
+
+
+def _check_hub_answers(repo_id: str, revision: str | None) -> None:
+    """Raises a ConnectionError if a model is not in the cache and the Hub cannot be reached; Transformers would find
+    out in half a minute, and say so again and again."""
+    if try_to_load_from_cache(repo_id, "config.json", revision=revision) is not None:
+        return
+    try:
+        get_hf_file_metadata(hf_hub_url(repo_id, "config.json", revision=revision))
+    except (HfHubHTTPError, OfflineModeIsEnabled):
+        return  # Transformers knows what such an answer means, and tries again where that helps
+    except HTTPError as error:
+        raise ConnectionError(f"the Hub cannot be reached ({error}).") from error
 
 
 def check_model_folder(folder: Path, argument: str) -> None:

@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from hf_audioformer import assets, cli
@@ -69,6 +71,22 @@ def test_a_name_that_could_be_the_hubs_is_looked_for_there(monkeypatch: pytest.M
     for name in ("no_such_model", "runs/no_such_model"):
         with pytest.raises(FileNotFoundError, match=rf"model is {name}: there is no such folder here, and as an id of"):
             read_config(name, "model")
+
+
+@pytest.mark.fault
+def test_a_hub_that_cannot_be_reached_is_said_at_once_and_once(
+    model_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(model_folder.parent.parent)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    begin = time.monotonic()
+    assert cli.main(["predict", "no_such/model", str(model_folder / "config.json")]) == 1
+    assert time.monotonic() - begin < 10  # with all its attempts the client takes 23 s and more
+    told = capfd.readouterr().err
+    assert told.startswith("hf-audioformer: model is no_such/model: there is no such folder here, and as an id of")
+    assert "the Hub cannot be reached" in told
+    assert f"{model_folder.parent.parent} has runs" in told
 
 
 @pytest.mark.fault

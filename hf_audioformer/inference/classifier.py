@@ -50,9 +50,11 @@ class ClipScores:
         """Scores along time, (steps, classes), one step per `hop_seconds`; see `score_track`."""
         return score_track(self.window_scores, self.window_seconds.mean(axis=1), self.hop_seconds, self.seconds)
 
-    def events(self, threshold: float = 0.5) -> list[Event]:
+    def events(self, threshold: float = 0.5, *, merge_gaps_seconds: float = 0.0) -> list[Event]:
         """The stretches in which a class scores at least `threshold`; see `find_events`."""
-        return find_events(self.track(), self.labels, self.hop_seconds, self.seconds, threshold)
+        return find_events(
+            self.track(), self.labels, self.hop_seconds, self.seconds, threshold, merge_gaps_seconds=merge_gaps_seconds
+        )
 
 
 class AudioClassifier:
@@ -111,7 +113,7 @@ class AudioClassifier:
     ) -> Iterator[tuple[str, ClipScores | Exception]]:
         """Each clip's name with its scores, or with the error that tells why it has none; in order, as they come.
 
-        After each batch `heard` is told how many clips more, in parts of one, have been heard.
+        `heard` is told how many clips more, in parts of one, are done with, those with an error too.
         """
         clips = each_clip(sounds, self.front_end, self._logits, batch_size=self.batch_size, heard=heard)
         for clip in clips:

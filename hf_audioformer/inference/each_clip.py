@@ -24,7 +24,7 @@ class HeardClip(Generic[Output]):
 
     Attributes:
         name: Its path, or its place in the list.
-        waveform: float32 (samples,), at the model's rate.
+        waveform: float32 (samples,), as `FrontEnd.waveform` gives it.
         windows: The samples of each window.
         outputs: What was computed of each window.
         error: Why the clip cannot be used.
@@ -55,8 +55,8 @@ def each_clip(
 ) -> Iterator[HeardClip[Output]]:
     """Each clip with its outputs or with the error that tells why it has none; in order, as they come.
 
-    Clips are read one after the other, and windows of several share a batch. After each batch `heard` is told how many
-    clips more, in parts of one, have been heard.
+    Clips are read one after the other, and windows of several share a batch. After each batch, and after a clip that
+    cannot be used, `heard` is told how many clips more, in parts of one, are done with.
 
     Args:
         compute: Gives one output for each of several waveforms (samples,); may refuse them by a ValueError.
@@ -67,6 +67,8 @@ def each_clip(
     for place, sound in enumerate(sounds):
         clip = _opened(HeardClip[Output](name_of(sound, place)), sound, place, front_end)
         waiting.append(clip)
+        if clip.error is not None:
+            heard(1)
         for window in clip.windows:
             batch.append((clip, clip.waveform[window]))
             if len(batch) == batch_size:

@@ -134,7 +134,7 @@ class Embedder:
     ) -> Iterator[tuple[str, ClipEmbedding | Exception]]:
         """Each clip's name with its vectors, or with the error that tells why it has none; in order, as they come.
 
-        After each batch `heard` is told how many clips more, in parts of one, have been heard.
+        `heard` is told how many clips more, in parts of one, are done with, those with an error too.
         """
         for clip in each_clip(sounds, self.front_end, self._windows, batch_size=self.batch_size, heard=heard):
             yield clip.name, clip.error or self._embedding(clip)

@@ -45,7 +45,13 @@ def score_track(window_scores: np.ndarray, centres: np.ndarray, hop_seconds: flo
 
 
 def find_events(
-    track: np.ndarray, labels: Sequence[str], hop_seconds: float, seconds: float, threshold: float
+    track: np.ndarray,
+    labels: Sequence[str],
+    hop_seconds: float,
+    seconds: float,
+    threshold: float,
+    *,
+    merge_gaps_seconds: float = 0.0,
 ) -> list[Event]:
     """The stretches of steps whose score is at least `threshold`, class by class, in the order of their start.
 
@@ -55,16 +61,23 @@ def find_events(
         hop_seconds: From step to step.
         seconds: Length of the clip, where the last event ends at the latest.
         threshold: In [0, 1].
+        merge_gaps_seconds: Two stretches of a class are one if at most so much time lies between them.
 
     Raises:
-        ValueError: `threshold` is out of range.
+        ValueError: `threshold` or `merge_gaps_seconds` is out of range.
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is {threshold}; it must lie between 0 and 1, as scores do")
+    if merge_gaps_seconds < 0:
+        raise ValueError(f"merge_gaps_seconds is {merge_gaps_seconds}; it must be at least 0")
+    longest_gap = int(merge_gaps_seconds / hop_seconds + 1e-6)  # in steps
     events = []
     for label, scores in zip(labels, track.T, strict=True):
         heard = np.concatenate([[False], scores >= threshold, [False]])
         changes = np.flatnonzero(heard[1:] != heard[:-1])
+        inner = changes[1:-1].reshape(-1, 2)  # the gaps: where a stretch ends and the next one begins
+        short = inner[:, 1] - inner[:, 0] <= longest_gap
+        changes = np.delete(changes, 1 + np.flatnonzero(np.repeat(short, 2)))
         for first, end in changes.reshape(-1, 2).tolist():
             score = float(scores[first:end].max())
             events.append(Event(label, first * hop_seconds, min(end * hop_seconds, seconds), score))

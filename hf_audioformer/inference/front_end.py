@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from transformers import ASTConfig, PreTrainedModel
 
-from .. import AudioFormerFeatureExtractor
+from .. import AudioFormerFeatureExtractor, AudioFormerSignalFeatureExtractor
 from ..audio import load_audio
 from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..audio.fbank import HOP_SECONDS, num_frames, samples_of_frames
 from ..data.spectrogram_collator import SpectrogramCollator
 from ..data.windows import check_overlap, window_starts
 from ..models.ast.tokens_ast import keep_tokens
-from ..models.audioformer.waveform_audioformer import as_float_tensor, resample
+from ..models.audioformer.waveform_audioformer import as_float_tensor, level_gain, resample
 
 __all__ = ["FrontEnd", "Sound", "longest_window", "name_of"]
 
@@ -34,7 +34,9 @@ class FrontEnd:
     """Cuts waveforms into windows and makes of them the batches that a model reads.
 
     A clip that is no longer than a window is one window, of its own length; windows of longer clips begin every
-    `hop_seconds`, and the last one ends with the clip, so that all are full.
+    `hop_seconds`, and the last one ends with the clip, so that all are full. An AudioFormer's clip is brought to its
+    level as a whole, so that what is quiet in it stays so; an AST hears levels as they are. Other models hear a window
+    as if it were a clip: Wav2Vec2's feature extractor, for one, brings each to a variance of 1.
 
     Args:
         model: The model, whose device the batches come on.
@@ -78,8 +80,8 @@ class FrontEnd:
         self.hop_samples = self._checked_hop(hop_seconds, overlap)
 
     def waveform(self, sound: Sound, place: int = 0) -> Tensor:
-        """The sound as mono waveform, float32 (samples,), at the model's sampling rate; errors call an array by its
-        place in the list.
+        """The sound as mono waveform, float32 (samples,), at the sampling rate and, for an AudioFormer, the level that
+        the model hears; errors call an array by its place in the list.
 
         Raises:
             FileNotFoundError, ValueError: It cannot be read, or has NaN or infinite samples, or none.
@@ -88,7 +90,8 @@ class FrontEnd:
         waveform = as_float_tensor(audio["array"], place)
         if waveform.dim() != 1:
             raise ValueError(f"clip {place} has shape {tuple(waveform.shape)}; it must be mono, (samples,)")
-        return resample(waveform, audio["sampling_rate"], self.sampling_rate)
+        waveform = resample(waveform, audio["sampling_rate"], self.sampling_rate)
+        return waveform * level_gain(waveform, getattr(self.extractor, "rms_level_dbfs", None))
 
     def windows(self, num_samples: int) -> list[slice]:
         """The samples of each window of a clip of so many.
@@ -113,7 +116,7 @@ class FrontEnd:
         return [samples_of_frames(start, frames, self.sampling_rate) for start in starts]
 
     def batches(self, windows: Sequence[Tensor]) -> list[Batch]:
-        """What the model reads of waveforms (samples,), with the places of those that share a batch.
+        """What the model reads of parts of `waveform`'s, (samples,), with the places of those that share a batch.
 
         Raises:
             ValueError: The feature extractor refuses one of them.
@@ -125,6 +128,7 @@ class FrontEnd:
                 return_attention_mask=True,
                 return_tensors="pt",
                 device=self._model.device,
+                keep_level=True,
             )
             groups: list[Batch] = [(list(range(len(windows))), dict(together))]
         elif self._is_ast:
@@ -139,9 +143,12 @@ class FrontEnd:
     def _batches_of_one_shape(self, windows: Sequence[Tensor]) -> list[Batch]:
         """Features of each window alone; only those of one shape share a batch, since not every model leaves padding
         out."""
+        settings = {"keep_level": True} if isinstance(self.extractor, AudioFormerSignalFeatureExtractor) else {}
         shapes: dict[tuple, list[tuple[int, dict[str, Tensor]]]] = {}
         for place, window in enumerate(windows):
-            features = dict(self.extractor(window.numpy(), sampling_rate=self.sampling_rate, return_tensors="pt"))
+            features = dict(
+                self.extractor(window.numpy(), sampling_rate=self.sampling_rate, return_tensors="pt", **settings)
+            )
             shapes.setdefault(tuple(tensor.shape for tensor in features.values()), []).append((place, features))
         return [
             (

@@ -23,6 +23,7 @@ __all__ = ["average_precision_figure", "confusion_figure", "precision_recall_fig
 ACCENT, PALE, INK = "#1f5fa8", "#9db8d6", "#333333"
 STYLE: Any = {
     "font.size": 10,
+    "text.parse_math": False,  # in names of classes, files and tokens `$` is a character like any other
     **{"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK, "axes.labelcolor": INK},
     **{"xtick.color": INK, "ytick.color": INK, "text.color": INK, "legend.frameon": False},
 }

@@ -31,14 +31,11 @@ TICKS_HZ = (100, 500, 1000, 2000, 4000, 8000)
 def panels(
     rows: int, columns: int, title: str, *, width: float = 4.2, height: float = 3.0, **settings: Any
 ) -> Iterator[tuple[Figure, np.ndarray]]:
-    """A figure of `rows` x `columns` panels, each of a size in inches, and its axes (rows, columns).
-
-    Its texts hold names of files and tokens, in which `$` is a character like any other.
-    """
+    """A figure of `rows` x `columns` panels, each of a size in inches, and its axes (rows, columns)."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE | {"font.size": 9, "axes.titlesize": 9, "text.parse_math": False}):
+    with matplotlib.rc_context(STYLE | {"font.size": 9, "axes.titlesize": 9}):
         lines = 1 + title.count("\n")
         figure = Figure(
             figsize=(width * columns + 0.9, height * rows + 0.25 + 0.25 * lines), layout="constrained", dpi=DPI

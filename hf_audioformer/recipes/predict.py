@@ -25,7 +25,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..inference.classifier import AudioClassifier, ClipScores
-from ..inference.events import EVENT_WINDOW_SECONDS
+from ..inference.events import EVENT_WINDOW_SECONDS, Event
 from ..inference.front_end import longest_window
 from ..inference.loading import choose_device, load_classifier
 from ..training.arguments import parse_config
@@ -49,6 +49,10 @@ class PredictArguments:
     threshold: float = field(
         default=0.5, metadata={"help": "with timestamps: a label is heard where it scores so much"}
     )
+    merge_gaps: float = field(
+        default=0.0,
+        metadata={"help": "with timestamps: two stretches of a label are one if at most so many seconds lie between"},
+    )
     window: float | None = field(
         default=None,
         metadata={
@@ -70,6 +74,10 @@ class PredictArguments:
             raise ValueError(f"top and batch_size must be at least 1, found {self.top} and {self.batch_size}")
         if not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}; it must lie between 0 and 1, as scores do")
+        if self.merge_gaps < 0:
+            raise ValueError(f"merge_gaps is {self.merge_gaps} s; it must be at least 0")
+        if self.json is not None and self.csv is not None and Path(self.json).resolve() == Path(self.csv).resolve():
+            raise ValueError(f"json and csv are both {self.json}; name two files")
 
 
 def main(argv: list[str]) -> None:
@@ -133,13 +141,17 @@ def _shown(name: str, result: ClipScores, arguments: PredictArguments) -> str:
     lines = [f"{name}  ({result.seconds:.2f} s)"]
     lines += [f"{guess['score']:8.4f}  {guess['label']}" for guess in result.top(arguments.top)]
     if arguments.timestamps is not None:
-        events = result.events(arguments.threshold)
+        events = _events(result, arguments)
         lines += ["  heard:" if events else f"  no label scores {arguments.threshold:g} anywhere"]
         lines += [
             f"    {event.start_seconds:8.2f} to {event.end_seconds:8.2f} s  {event.score:6.4f}  {event.label}"
             for event in events
         ]
     return "\n".join(lines)
+
+
+def _events(result: ClipScores, arguments: PredictArguments) -> list[Event]:
+    return result.events(arguments.threshold, merge_gaps_seconds=arguments.merge_gaps)
 
 
 def _writers(arguments: PredictArguments) -> Iterator[Any]:
@@ -158,7 +170,7 @@ def _json_writer(path: Path, arguments: PredictArguments) -> Iterator[Write]:
             record: dict[str, Any] = {"file": name, "seconds": result.seconds, "scores": result.top(arguments.top)}
             if arguments.timestamps is not None:
                 columns = zip(result.labels, result.track().T.round(6).tolist(), strict=True)
-                record["events"] = [asdict(event) for event in result.events(arguments.threshold)]
+                record["events"] = [asdict(event) for event in _events(result, arguments)]
                 record["track"] = {"hop_seconds": result.hop_seconds, "scores": dict(columns)}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
@@ -179,7 +191,7 @@ def _csv_writer(path: Path, arguments: PredictArguments) -> Iterator[Write]:
             else:
                 rows.writerows(
                     [name, event.start_seconds, event.end_seconds, event.label, event.score]
-                    for event in result.events(arguments.threshold)
+                    for event in _events(result, arguments)
                 )
 
         yield write

@@ -80,6 +80,7 @@ def run(arguments: ReconstructArguments) -> dict[int, float]:
                     found = _reconstruct(name, folder / stem, codec, counts, level)
                 except (ValueError, OSError) as error:
                     report_left_out(name, error)
+                    bar.update(1)
                     continue
                 table.writerows([name, count, kbps(codec, count), distance] for count, distance in found.items())
                 tqdm.write("\n".join([name, *_lines(codec, found)]))

@@ -86,7 +86,8 @@ def run(arguments: SurpriseArguments) -> None:
         summary = csv.writer(file, lineterminator="\n")
         summary.writerow(["file", "seconds", "surprise"])
         with clip_bar("surprise", len(files)) as bar:
-            for name, stem in unique_names(files, taken=Path(SUMMARY_FILE).stem).items():
+            names = unique_names(files, taken=Path(SUMMARY_FILE).stem)
+            for done, (name, stem) in enumerate(names.items(), start=1):
                 try:
                     audio = load_audio(name)
                     starts, nats = _heard(audio, model, extractor, arguments, bar)
@@ -95,6 +96,7 @@ def run(arguments: SurpriseArguments) -> None:
                 except (ValueError, OSError) as error:
                     failures += 1
                     report_left_out(name, error)
+                    bar.update(done - bar.n)
                     continue
                 _write(folder / stem, starts, nats)
                 figure.savefig(folder / f"{stem}.png")

@@ -64,6 +64,28 @@ def test_a_step_is_within_an_event_exactly_if_it_scores_enough(scores: list[floa
     assert all(before[1] < after[0] for before, after in pairwise(ends))
 
 
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("gap", "expected"),
+    [
+        (0.0, [(0, 1, 0.9), (2, 4, 0.7), (7, 8, 0.6)]),
+        (0.4, [(0, 1, 0.9), (2, 4, 0.7), (7, 8, 0.6)]),
+        (0.5, [(0, 4, 0.9), (7, 8, 0.6)]),
+        (1.5, [(0, 8, 0.9)]),
+    ],
+)
+def test_short_gaps_are_closed(gap: float, expected: list[tuple[int, int, float]]) -> None:
+    scores = np.array([0.9, 0.2, 0.5, 0.7, 0.1, 0.1, 0.4, 0.6, 0.3])[:, None]
+    found = find_events(scores, ("a",), 0.5, 4.5, 0.5, merge_gaps_seconds=gap)
+    assert found == [Event("a", first / 2, end / 2, score) for first, end, score in expected]
+
+
+@pytest.mark.fault
+def test_refuses_a_gap_below_nothing() -> None:
+    with pytest.raises(ValueError, match=r"merge_gaps_seconds is -1; it must be at least 0"):
+        find_events(np.zeros((1, 1)), ("a",), 0.5, 0.5, 0.5, merge_gaps_seconds=-1)
+
+
 @pytest.mark.fault
 def test_refuses_a_threshold_that_no_score_can_reach() -> None:
     with pytest.raises(ValueError, match=r"threshold is 1.5; it must lie between 0 and 1"):

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from hf_audioformer.inspection.classification_plots import (
     average_precision_figure,
@@ -104,3 +105,17 @@ def test_average_precision(classes: int) -> None:
     assert any("39 classes between" in text.get_text() for text in axes.texts) == (classes == 100)
     assert f"mean of {classes - 1} classes: {np.mean(found):.3f}" in [t.get_text() for t in axes.get_legend().texts]
     assert_labels_apart(figure)
+
+
+def test_names_are_no_formulas() -> None:
+    """`$_$` is none that matplotlib knows; the numbers of axes are drawn without formulas, too."""
+    scores, positive = several_labels(50, 4)
+    logits, labels = one_label(50, 4)
+    names = ["$_$", "5 $ and 10 $", "50 %_^", "\\$"]
+    for figure in (
+        precision_recall_figure(scores, positive, names, "$_$"),
+        confusion_figure(logits, labels, names, "$_$"),
+        average_precision_figure(scores, positive, names, "$_$"),
+    ):
+        figure.canvas.draw()
+        assert not [text for text in figure.findobj(Text) if "mathdefault" in text.get_text()]

@@ -68,12 +68,12 @@ def test_screen_json_and_csv_say_what_the_classifier_says(
 
 @pytest.mark.cli
 def test_timestamps_say_when(model: str, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = ["--timestamps", "0.1", "--window", "0.3", "--threshold", "0.4"]
+    settings = ["--timestamps", "0.1", "--window", "0.3", "--threshold", "0.4", "--merge_gaps", "0.1"]
     targets = ["--json", str(tmp_path / "found.jsonl"), "--csv", str(tmp_path / "found.csv")]
     file = str(clips / "below" / "two.flac")
     assert cli.main(["predict", model, file, *settings, *targets]) == 0
     classifier = AudioClassifier.from_pretrained(model, device="cpu", window_seconds=0.3, hop_seconds=0.1)
-    events = classifier(file).events(0.4)
+    events = classifier(file).events(0.4, merge_gaps_seconds=0.1)
     assert events
     shown = capsys.readouterr().out
     for event in events:
@@ -99,6 +99,7 @@ def test_bad_files_are_named_and_left_out(
     assert cli.main(["predict", model, str(bad), str(clips / "one.wav"), "--json", str(found)]) == 1
     shown = capsys.readouterr()
     assert f"left out: {bad}: not readable as audio" in shown.err
+    assert "| 2.0/2 clips" in shown.err
     assert "1 of 2 clips could not be classified; they are named above" in shown.err
     assert [json.loads(line)["file"] for line in found.read_text().splitlines()] == [str(clips / "one.wav")]
 
@@ -132,6 +133,9 @@ def test_mistakes_are_named(model: str, clips: Path, tmp_path: Path, capsys: pyt
     assert "threshold is 2.0; it must lie between 0 and 1" in error_of(str(clips), "--threshold", "2")
     assert cli.main(["predict", model, str(clips), "--timestamps", "0.5", "--window", "0.4"]) == 1
     assert "timestamps is 0.5 s; it must be above 0 and at most window, 0.4 s" in capsys.readouterr().err
+    same = ["--json", str(tmp_path / "found"), "--csv", str(tmp_path / "empty" / ".." / "found")]
+    assert f"json and csv are both {tmp_path / 'found'}; name two files" in error_of(str(clips), *same)
+    assert "merge_gaps is -1.0 s; it must be at least 0" in error_of(str(clips), "--merge_gaps", "-1")
     assert "top and batch_size must be at least 1, found 0 and 8" in error_of(str(clips), "--top", "0")
 
 

@@ -1,9 +1,9 @@
 """`hf-audioformer pretrain` survives kill -9, also in the middle of writing a checkpoint, and ends as if unbroken."""
 
 import os
-import subprocess
-import sys
+import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,20 +12,22 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hf_audioformer import cli
 from hf_audioformer.recipes import pretrain
 from hf_audioformer.recipes.pretrain import NetworkArguments, PretrainArguments, SourceArguments
 from hf_audioformer.training.arguments import dump_config
 
+from ..warm_processes import exit_codes, start
+
 pytestmark = [pytest.mark.fault, pytest.mark.slow, pytest.mark.timeout(300)]
 
 STEPS = 60
-# The command, but each checkpoint hangs where its marker is being written.
-HANGS_WHILE_SAVING = """
-import os, sys, time
-os.fsync = lambda file: time.sleep(100)
-from hf_audioformer.cli import main
-sys.exit(main(sys.argv[1:]))
-"""
+
+
+def hangs_while_saving() -> int:
+    """The command, but each checkpoint hangs where its marker is being written."""
+    os.fsync = lambda file: time.sleep(100)
+    return cli.main()
 
 
 @pytest.fixture
@@ -47,27 +49,24 @@ def arguments(tone_folder: Path, tiny_codec: str, tmp_path: Path) -> PretrainArg
     )
 
 
-def wait_for(condition, process: subprocess.Popen) -> None:
-    while not condition():
-        assert process.poll() is None, "the command ended before it could be killed"
-        time.sleep(0.001)
+def kill(command: Callable[[], int], words: list[str], condition: Callable[[], bool]) -> None:
+    """Kills the command as soon as the condition holds."""
+    process = start(command, *words)
+    try:
+        while not condition():
+            assert process.is_alive(), "the command ended before it could be killed"
+            time.sleep(0.001)
+    finally:
+        process.kill()
+    assert exit_codes([process]) == [-signal.SIGKILL]
 
 
 def test_killed_at_any_moment_it_ends_as_if_unbroken(
-    arguments: PretrainArguments, tmp_path: Path, capfd: pytest.CaptureFixture[str], one_thread: None
+    arguments: PretrainArguments, tmp_path: Path, one_thread: None
 ) -> None:
     config, folder = tmp_path / "config.yaml", tmp_path / "killed"
     config.write_text(dump_config(arguments))
     words = ["pretrain", str(config), "--resume", "true"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-    def kill(program: list[str], condition) -> None:
-        process = subprocess.Popen([sys.executable, *program, *words], env=environment)
-        try:
-            wait_for(condition, process)
-        finally:
-            process.kill()
-        assert process.wait() == -9
 
     def steps_saved() -> int:
         complete = folder.glob("checkpoint-*/complete.json")
@@ -75,14 +74,14 @@ def test_killed_at_any_moment_it_ends_as_if_unbroken(
 
     # At a random moment of training, then while a checkpoint is written.
     moment = int(np.random.default_rng(time.time_ns()).integers(2, STEPS // 2))
-    kill(["-m", "hf_audioformer"], lambda: steps_saved() >= moment)
+    kill(cli.main, words, lambda: steps_saved() >= moment)
     saved = steps_saved()
     half_written = folder / f"checkpoint-{saved + 2}"
-    kill(["-c", HANGS_WHILE_SAVING], (half_written / "complete.json.tmp").exists)
+    kill(hangs_while_saving, words, (half_written / "complete.json.tmp").exists)
     assert steps_saved() == saved
-    capfd.readouterr()
-    subprocess.run([sys.executable, "-m", "hf_audioformer", *words], env=environment, check=True)
-    assert f"skipped the incomplete checkpoint {half_written}: it has no complete.json" in capfd.readouterr().err
+    printed = tmp_path / "printed.txt"
+    assert exit_codes([start(cli.main, *words, output=printed)]) == [0]
+    assert f"skipped the incomplete checkpoint {half_written}: it has no complete.json" in printed.read_text()
 
     pretrain.run(replace(arguments, output_dir=str(tmp_path / "unbroken")))
     weights, expected = (load_file(tmp_path / name / "model.safetensors") for name in ("killed", "unbroken"))

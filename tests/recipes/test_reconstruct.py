@@ -67,6 +67,7 @@ def test_bad_clips_and_missing_codebooks(
     assert cli.main(asked) == 1
     shown = capsys.readouterr()
     assert f"left out: {clips / 'bad.wav'}: not readable as audio" in shown.err
+    assert "| 3.0/3 clips" in shown.err
     assert "1 of 3 clips could not be reconstructed" in shown.err
     assert {path.name.split(".")[1] for path in (tmp_path / "out").glob("clip.*")} == {
         *("original", "1_codebooks", "2_codebooks", "4_codebooks", "8_codebooks")

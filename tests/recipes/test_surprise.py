@@ -27,6 +27,7 @@ def test_tables_and_figures(tiny_checkpoint: str, tmp_path: Path, capsys: pytest
     assert cli.main([*asked, "--top", "2", "--device", "cpu"]) == 1
     shown = capsys.readouterr()
     assert f"left out: {clips / 'bad.wav'}: not readable as audio" in shown.err
+    assert "| 2.0/2 clips" in shown.err
     assert "1 of 2 clips could not be used" in shown.err
 
     model, extractor = load_masked_lm(tiny_checkpoint, "cpu")
@@ -61,6 +62,7 @@ def test_names_of_clips_and_clips_without_a_picture(
     assert cli.main([*asked, "--output_dir", str(output)]) == 1
     shown = capsys.readouterr().err
     assert f"left out: {clips / 'a_short.wav'}: waveform has shape (320,)" in shown
+    assert "| 3.0/3 clips" in shown
     assert "1 of 3 clips could not be used" in shown
     assert {path.name for path in output.iterdir()} == {
         *("surprise.csv", "surprise_2.csv", "surprise_2.png"),

@@ -1,9 +1,9 @@
-"""Two steps of `AudioTrainer` on 32 fixed clips for a stock AST; run under a launcher, it saves what came out.
+"""Two steps of `AudioTrainer` on 32 fixed clips for a stock AST; `main` saves what came out.
 
-ast_launched.py FOLDER [CASE]
+ast_launched.py FOLDER
 
-Without a CASE it runs all of them; then the processes also save what they averaged, unbroken and resumed, and what the
-model is when its weights are shared out by FSDP2. Under DeepSpeed it only trains with its own rates, and saves that.
+It runs all cases; then the processes also save what they averaged, unbroken and resumed, and what the model is when its
+weights are shared out by FSDP2. Under DeepSpeed it only trains with its own rates, and saves that.
 """
 
 import json
@@ -130,26 +130,24 @@ def main_of_deepspeed(folder: Path) -> None:
             (folder / f"{name}.json").write_text(json.dumps(log_of(trainer)))
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
+def run(folder: Path) -> None:
     state = join_processes(check_launch(2))
     if state.distributed_type == DistributedType.DEEPSPEED:
         return main_of_deepspeed(folder)
-    chosen = sys.argv[2:]
     for name, case in CASES.items():
-        if chosen and name not in chosen:
-            continue
         losses, weights = train(case, 16, 1, folder / "runs")
         if state.is_main_process:
             save_file(weights | {"losses": torch.tensor(losses)}, folder / f"{name}_{state.num_processes}.safetensors")
-    if chosen:
-        return
     for name, checkpoint in (("unbroken", None), ("resumed", str(folder / "averaged" / "checkpoint-4"))):
         averaged = train_averaged(folder / "averaged", checkpoint)
         save_file(weights_of(averaged.model), folder / f"{name}_{state.process_index}.safetensors")
     save_shared_out(averaged.model, folder / "fsdp2")
 
 
+def main() -> None:
+    run(Path(sys.argv[1]))
+    torch.distributed.destroy_process_group()
+
+
 if __name__ == "__main__":
     main()
-    torch.distributed.destroy_process_group()

@@ -5,15 +5,13 @@ number of processes; Transformers' own multi-label loss is such a one.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from ..warm_processes import exit_codes, start_together
 from . import tiny_training
 from .tiny_training import PROBLEMS, train
 
@@ -39,11 +37,9 @@ def test_accumulation_equals_a_large_batch(problem, tmp_path: Path):
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with what two processes, 16 clips each, made of every problem."""
     folder = tmp_path_factory.mktemp("two_processes")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launcher, tiny_training.__file__, "16", "1", str(folder)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    printed = folder / "printed.txt"
+    processes = start_together(tiny_training.main, 16, 1, folder, output=printed)
+    assert exit_codes(processes) == [0, 0], printed.read_text()
     return folder
 
 

@@ -7,7 +7,6 @@ processes (0.694 for the same clips became 2.778 with four steps and 1.389 with 
 import importlib.util
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from transformers import ASTForAudioClassification
 
 from hf_audioformer.recipes.accelerate_config import accelerate_configs
 
+from ..warm_processes import exit_codes, start_together
 from . import ast_launched
 from .ast_launched import CASES, train, train_by_layers
 from .tiny_ast import assert_equal_bits, weights_of
@@ -60,11 +60,8 @@ def test_the_objective_is_the_models_own_loss(name: str, whole_steps: dict) -> N
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with what two processes, 16 clips each, made of every case."""
     folder = tmp_path_factory.mktemp("two_processes")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launcher, ast_launched.__file__, str(folder)], env=ENVIRONMENT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    printed = folder / "printed.txt"
+    assert exit_codes(start_together(ast_launched.main, folder, output=printed)) == [0, 0], printed.read_text()
     return folder
 
 
@@ -91,21 +88,6 @@ def test_a_model_that_was_shared_out_is_saved_as_a_stock_one(two_processes: Path
     expected = load_file(two_processes / "unbroken_0.safetensors")
     saved = weights_of(ASTForAudioClassification.from_pretrained(two_processes / "fsdp2"))
     assert_equal_bits(saved, expected)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_two_machines_equal_one(tmp_path: Path, whole_steps: dict) -> None:
-    """Both on this one, each with a launcher and a process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        where = ["--nnodes", "2", "--master_addr", "127.0.0.1", "--master_port", str(free.getsockname()[1])]
-    launcher = [sys.executable, "-m", "torch.distributed.run", *where, "--nproc_per_node", "1", "--node_rank"]
-    script = [ast_launched.__file__, str(tmp_path), "bce_soft_objective"]
-    machines = [subprocess.Popen([*launcher, rank, *script], env=ENVIRONMENT) for rank in ("0", "1")]
-    assert [machine.wait(timeout=120) for machine in machines] == [0, 0]
-    found = load_file(tmp_path / "bce_soft_objective_2.safetensors")
-    assert_same_training(found.pop("losses").tolist(), found, whole_steps["bce_soft_objective"])
 
 
 @pytest.mark.slow

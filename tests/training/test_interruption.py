@@ -8,7 +8,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from hf_audioformer.training.checkpoints import newest_complete_checkpoint
 from hf_audioformer.training.interruption import StopOnSigterm, TrainingStopped
 from hf_audioformer.training.trainer import trainer_arguments
 
+from ..warm_processes import exit_codes, start, start_together
 from . import sigterm_launched
 from .sigterm_launched import STOPPED
 from .tiny_ast import assert_equal_bits
@@ -32,22 +35,52 @@ MESSAGE = (
 )
 
 
-def start(folder: Path, processes: int, workers: int = 0) -> subprocess.Popen:
-    launcher = TORCHRUN if processes > 1 else []
-    command = [sys.executable, *launcher, sigterm_launched.__file__, str(folder), str(workers)]
-    return subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True)
-
-
-def kill(training: subprocess.Popen, folder: Path) -> None:
-    """Ends a launcher that hangs, and its processes, which have groups of their own."""
-    training.kill()
-    for mark in folder.glob("step_*_1"):
-        with suppress(ProcessLookupError):
-            os.kill(int(mark.read_text()), signal.SIGKILL)
+def begin(folder: Path, processes: int, workers: int = 0) -> list[BaseProcess]:
+    """Starts a training without a launcher."""
+    if processes == 1:
+        return [start(sigterm_launched.main, folder, workers)]
+    return start_together(sigterm_launched.main, folder, workers)
 
 
 def finish(folder: Path, processes: int, workers: int = 0) -> None:
-    assert start(folder, processes, workers).wait(timeout=150) == 0
+    assert exit_codes(begin(folder, processes, workers)) == [0] * processes
+
+
+def wait_for(mark: Path, is_running: Callable[[], bool]) -> None:
+    while not mark.exists():
+        assert is_running(), "the training ended before it could be stopped"
+        time.sleep(0.002)
+
+
+def signalled(folder: Path, processes: int, workers: int, receiver: str) -> list[int | None]:
+    """Sends SIGTERM after the second step, to the group of the first process or to the second; the exit codes."""
+    training = begin(folder, processes, workers)
+    try:
+        wait_for(folder / f"step_{processes - 1}_2", lambda: all(process.is_alive() for process in training))
+        if receiver == "group":
+            os.killpg(training[0].pid, signal.SIGTERM)
+        else:
+            training[1].terminate()
+        return exit_codes(training, timeout=60)
+    finally:
+        for process in training:
+            process.kill()
+
+
+def signalled_launcher(folder: Path) -> int:
+    """Sends SIGTERM after the second step to `torchrun` with two processes; its exit code."""
+    command = [sys.executable, *TORCHRUN, sigterm_launched.__file__, str(folder), "0"]
+    with subprocess.Popen(command, env=ENVIRONMENT, start_new_session=True) as training:
+        try:
+            wait_for(folder / "step_1_2", lambda: training.poll() is None)
+            training.terminate()
+            return training.wait(timeout=60)
+        finally:
+            if training.poll() is None:  # hangs, and its processes have groups of their own
+                training.kill()
+                for mark in folder.glob("step_*_1"):
+                    with suppress(ProcessLookupError):
+                        os.kill(int(mark.read_text()), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
@@ -69,21 +102,10 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
 def test_a_training_that_was_sent_sigterm_ends_as_if_unbroken(
     processes: int, workers: int, receiver: str, unbroken: dict[int, Path], tmp_path: Path
 ) -> None:
-    training = start(tmp_path, processes, workers)
-    try:
-        mark = tmp_path / f"step_{processes - 1}_2"
-        while not mark.exists():
-            assert training.poll() is None, "the training ended before it could be stopped"
-            time.sleep(0.002)
-        if receiver == "group":
-            os.killpg(training.pid, signal.SIGTERM)
-        else:
-            os.kill(int(mark.read_text()) if receiver == "second process" else training.pid, signal.SIGTERM)
-        exit_code = training.wait(timeout=60)
-    finally:
-        if training.poll() is None:
-            kill(training, tmp_path)
-    assert exit_code == (STOPPED if processes == 1 else 1)
+    if receiver == "launcher":
+        assert signalled_launcher(tmp_path) == 1
+    else:
+        assert signalled(tmp_path, processes, workers, receiver) == [STOPPED] * processes
     messages = [(tmp_path / f"stopped_{rank}").read_text() for rank in range(processes)]
     stopped_at = [re.fullmatch(MESSAGE, message) for message in messages]
     assert all(stopped_at), messages

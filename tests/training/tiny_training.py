@@ -1,6 +1,6 @@
-"""Two steps of Transformers' Trainer on 32 fixed clips; run as a script, for all problems, it saves what came out.
+"""Two steps of Transformers' Trainer on 32 fixed clips; `main` saves what came out for all problems.
 
-tiny_training.py BATCH_PER_PROCESS ACCUMULATION FOLDER
+Its arguments: BATCH_PER_PROCESS ACCUMULATION FOLDER
 """
 
 import json
@@ -75,7 +75,3 @@ def main() -> None:
             Path(folder, f"{problem}.json").write_text(json.dumps(report))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

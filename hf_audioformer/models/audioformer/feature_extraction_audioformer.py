@@ -148,6 +148,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
         return_tensors: str | TensorType | None = None,
         channel_axis: int | None = None,
         device: str | torch.device | None = None,
+        keep_level: bool = False,
     ) -> BatchFeature:
         """Encodes one clip or a list of clips.
 
@@ -164,6 +165,8 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
             return_tensors: `"pt"`, `"np"` or nothing.
             channel_axis: Axis of the channels in each clip, 0 or 1.
             device: Where the codec runs; by default where it is (the CPU at first).
+            keep_level: Leave clips at their level, whatever `rms_level_dbfs` is: for windows of a clip that was
+                brought to its level as a whole.
 
         Returns:
             `input_ids`, int64 (batch, frames) for one codebook, (batch, frames, num_codebooks) for several, and
@@ -186,7 +189,8 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError("truncation and padding='max_length' need max_length_seconds, here or in the extractor.")
 
         clips = [
-            self._prepare(clip, index, sampling_rate, channel_axis)[:cut] for index, clip in enumerate(as_clips(audio))
+            self._prepare(clip, index, sampling_rate, channel_axis, keep_level)[:cut]
+            for index, clip in enumerate(as_clips(audio))
         ]
         features = BatchFeature({"input_ids": [self.tokens(codes) for codes in self._encode(clips, device)]})
         return self.pad(
@@ -323,8 +327,11 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
     def _num_tokens(self, num_samples: int) -> int:
         return -(-num_samples // self.hop_length) + 2 * self.add_boundary_tokens
 
-    def _prepare(self, clip: Waveform, index: int, sampling_rate: int, channel_axis: int | None) -> torch.Tensor:
-        """One clip as a checked float32 waveform (samples,) at the codec's rate and level."""
+    def _prepare(
+        self, clip: Waveform, index: int, sampling_rate: int, channel_axis: int | None, keep_level: bool
+    ) -> torch.Tensor:
+        """One clip as a checked float32 waveform (samples,) at the codec's rate and at the level of all clips, or with
+        `keep_level` at its own."""
         return prepared(
             clip,
             index,
@@ -332,7 +339,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
             self.sampling_rate,
             channel_axis,
             shortest=self.hop_length,
-            rms_level_dbfs=self.rms_level_dbfs,
+            rms_level_dbfs=None if keep_level else self.rms_level_dbfs,
         )
 
     @torch.no_grad()

@@ -161,6 +161,7 @@ class AudioFormerSignalFeatureExtractor(SequenceFeatureExtractor):
         return_tensors: str | TensorType | None = None,
         channel_axis: int | None = None,
         device: str | torch.device | None = None,
+        keep_level: bool = False,
     ) -> BatchFeature:
         """Features of one clip or a list of clips.
 
@@ -177,6 +178,8 @@ class AudioFormerSignalFeatureExtractor(SequenceFeatureExtractor):
             return_tensors: `"pt"`, `"np"` or nothing.
             channel_axis: Axis of the channels in each clip, 0 or 1.
             device: Where features are computed; the CPU by default.
+            keep_level: Leave clips at their level, whatever `rms_level_dbfs` is: for windows of a clip that was
+                brought to its level as a whole.
 
         Returns:
             `input_values`, float32 (batch, frames, feature_size), or (batch, samples) of a waveform, with zeros where
@@ -190,7 +193,8 @@ class AudioFormerSignalFeatureExtractor(SequenceFeatureExtractor):
         cut = limit if truncation or truncation is None else None
         if (truncation or padding == "max_length") and limit is None:
             raise ValueError("truncation and padding='max_length' need max_length_seconds, here or in the extractor.")
-        clips = [clip[:cut] for clip in self.waveforms(audio, sampling_rate, channel_axis=channel_axis)]
+        waveforms = self.waveforms(audio, sampling_rate, channel_axis=channel_axis, keep_level=keep_level)
+        clips = [clip[:cut] for clip in waveforms]
         features = [self.normalised(of_clip).cpu().numpy() for of_clip in self.features(clips, device)]
         return self.pad(
             BatchFeature({"input_values": features}),
@@ -207,6 +211,7 @@ class AudioFormerSignalFeatureExtractor(SequenceFeatureExtractor):
         sampling_rate: int | None = None,
         *,
         channel_axis: int | None = None,
+        keep_level: bool = False,
     ) -> list[torch.Tensor]:
         """Checked mono waveforms, float32 (samples,), at the extractor's rate and level, not cut.
 
@@ -226,7 +231,7 @@ class AudioFormerSignalFeatureExtractor(SequenceFeatureExtractor):
                 self.sampling_rate,
                 channel_axis,
                 shortest=self.shortest_samples,
-                rms_level_dbfs=self.rms_level_dbfs,
+                rms_level_dbfs=None if keep_level else self.rms_level_dbfs,
             )
             for index, clip in enumerate(as_clips(audio))
         ]

@@ -14,6 +14,8 @@ MAX_CHANNELS = 64
 LEVEL_FLOOR_DBFS = -80.0
 # Weights of the largest resampling filter (400 MB); all rates in use need far fewer.
 MAX_RESAMPLER_WEIGHTS = 100_000_000
+# Changes of speed come in steps of 100 Hz: from 0.8 to 1.25 times 16 kHz are 73 rates, with filters of 0.1 MB each.
+RESAMPLERS_KEPT = 128
 
 _IMPORTING_PROCESS = os.getpid()
 
@@ -41,7 +43,7 @@ def resample(waveform: torch.Tensor, orig_rate: int, new_rate: int) -> torch.Ten
     return _resampler(int(orig_rate), int(new_rate), waveform.device)(waveform)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=RESAMPLERS_KEPT)
 def _resampler(orig_rate: int, new_rate: int, device: torch.device) -> torch.nn.Module:
     from torchaudio.transforms import Resample
 

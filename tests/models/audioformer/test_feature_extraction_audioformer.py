@@ -229,8 +229,11 @@ def test_level(random_encodec_folder):
     extractor = make(random_encodec_folder, rms_level_dbfs=-20)
     clip = sound()
     np.testing.assert_array_equal(codes_of(extractor, clip / 8), codes_of(extractor, clip))
-    levelled = extractor._prepare(clip, 0, RATE, None)
+    levelled = extractor._prepare(clip, 0, RATE, None, keep_level=False)
     assert 20 * levelled.square().mean().sqrt().log10() == pytest.approx(-20, abs=1e-3)
+    as_it_is = codes_of(make(random_encodec_folder), clip / 8)
+    np.testing.assert_array_equal(codes_of(extractor, clip / 8, keep_level=True), as_it_is)
+    assert (as_it_is != codes_of(extractor, clip)).any()
 
 
 def test_level_leaves_silence_silent(extractor, random_encodec_folder):
@@ -238,7 +241,7 @@ def test_level_leaves_silence_silent(extractor, random_encodec_folder):
     levelled = make(random_encodec_folder, rms_level_dbfs=-20)
     np.testing.assert_array_equal(codes_of(levelled, silence), codes_of(extractor, silence))
     hiss = 1e-6 * sound()
-    assert levelled._prepare(hiss, 0, RATE, None).abs().max() < 0.01
+    assert levelled._prepare(hiss, 0, RATE, None, keep_level=False).abs().max() < 0.01
 
 
 # What is refused

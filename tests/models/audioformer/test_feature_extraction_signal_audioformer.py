@@ -107,6 +107,10 @@ def test_level_rate_and_channels(kind):
     clip = noise(8000)
     first, second = (levelled(level * clip, sampling_rate=16_000)["input_values"][0] for level in (1.0, 0.1))
     np.testing.assert_allclose(first, second, atol=1e-3)
+    as_it_is = extractor_of(kind)(0.1 * clip, sampling_rate=16_000)["input_values"][0]
+    kept = levelled(0.1 * clip, sampling_rate=16_000, keep_level=True)["input_values"][0]
+    np.testing.assert_array_equal(kept, as_it_is)
+    assert np.abs(kept - second).max() > 0.01
     stereo = np.stack([clip, clip])
     np.testing.assert_allclose(levelled(stereo, 16_000, channel_axis=0)["input_values"][0], first, atol=1e-5)
     assert len(levelled(clip, sampling_rate=8000)["input_values"][0]) >= 2 * len(first) - 2

@@ -55,23 +55,26 @@ class AudioFormerEmbeddings(nn.Module):
             inputs_embeds, attention_mask = self.embed(inputs, attention_mask)
         states = self.norm(inputs_embeds)
         if self.position_embeddings is not None:
-            moments = first_moment + self._moments(states, attention_mask, first_moment)
+            moments = self._moments(states, attention_mask, first_moment)
             states = states + self.position_embeddings(moments).to(states.dtype)
         return self.dropout(states), attention_mask
 
     def _moments(self, states: torch.Tensor, attention_mask: torch.Tensor | None, first: int) -> torch.Tensor:
-        """The moment of each position, counted from the first one here: int64 (1 or batch, positions)."""
-        moments, longest = first + states.shape[1] // self.positions_per_frame, self.config.max_source_positions
-        if self.config.position_embedding_type == "learned" and moments > longest:
-            raise ValueError(
-                f"a clip has {moments} moments, and this model learned positions of {longest} "
-                "(max_source_positions). Cut it, or call model.resize_position_embeddings."
-            )
+        """The moment of each position, that of a clip's first one being `first`: int64 (1 or batch, positions)."""
         if attention_mask is None or attention_mask.dim() != 2:
             places = torch.arange(states.shape[1], device=states.device).unsqueeze(0)
         else:
             places = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)
-        return places // self.positions_per_frame
+        moments, longest = first + places // self.positions_per_frame, self.config.max_source_positions
+        width = first + states.shape[1] // self.positions_per_frame
+        if self.config.position_embedding_type == "learned" and width > longest:
+            found = int(moments.max()) + 1  # padding counts for none
+            if found > longest:
+                raise ValueError(
+                    f"a clip has {found} moments, and this model learned positions of {longest} "
+                    "(max_source_positions). Cut it, or call model.resize_position_embeddings."
+                )
+        return moments
 
 
 class AudioFormerCodeEmbeddings(AudioFormerEmbeddings):

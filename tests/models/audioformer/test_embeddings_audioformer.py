@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from hf_audioformer import (
     AudioFormerForAudioClassification,
@@ -123,6 +124,19 @@ def test_sinusoids_are_those_of_the_paper():
             angle = pos / 10000 ** (2 * i / 32)
             assert found[pos, i].item() == pytest.approx(np.sin(angle), abs=1e-5)
             assert found[pos, 16 + i].item() == pytest.approx(np.cos(angle), abs=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_takes_no_learned_position(side):
+    model = tiny_model(AudioFormerForAudioClassification, position_embedding_type="learned", max_source_positions=8)
+    codes = random_codes(model.config, 1, 8)
+    before, after = (3, 0) if side == "left" else (0, 3)
+    padded_codes = F.pad(codes, (before, after), value=model.config.pad_token_id)
+    mask = F.pad(torch.ones(1, 8, dtype=torch.long), (before, after))
+    torch.testing.assert_close(model(padded_codes, mask).logits, model(codes).logits, atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="a clip has 9 moments"):
+        model(padded_codes, F.pad(torch.ones(1, 9, dtype=torch.long), (before and 2, after and 2)))
 
 
 @torch.no_grad()

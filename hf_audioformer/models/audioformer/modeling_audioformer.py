@@ -670,12 +670,20 @@ def clip_statistics(hidden_states: torch.Tensor, attention_mask: torch.Tensor) -
     Takes (batch, frames, hidden_size) and (batch, frames), returns float32 (batch, 5 * hidden_size).
     """
     states = hidden_states.float()
-    mean = masked_mean(states, attention_mask)
-    statistics = [mean, _masked_rms(states - mean.unsqueeze(1), attention_mask)]
+    statistics = [*mean_and_deviation(states, attention_mask)]
     for lag in STATISTICS_LAGS:
         both = attention_mask[:, lag:] * attention_mask[:, :-lag]
         statistics.append(_masked_rms(states[:, lag:] - states[:, :-lag], both))
     return torch.cat(statistics, dim=1)
+
+
+def mean_and_deviation(
+    hidden_states: torch.Tensor, attention_mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of a clip's frames: (batch, frames, hidden_size) to float32 (batch, hidden_size)."""
+    states = hidden_states.float()  # squares of small differences are lost in half precision
+    mean = masked_mean(states, attention_mask)
+    return mean, _masked_rms(states - mean.unsqueeze(1), attention_mask)
 
 
 def _masked_rms(states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -924,9 +932,8 @@ class AudioFormerForAudioXVector(AudioFormerLabelledModel):
         """
         outputs = self.audioformer(input_ids, attention_mask, inputs_embeds, input_values, **kwargs)
         states, mask = self.audioformer.moments(outputs)
-        mean = masked_mean(states, mask)
-        spread = _masked_rms(states - mean.unsqueeze(1), mask)
-        embeddings = self.projection(self.dropout(torch.cat((mean, spread), dim=1)))
+        statistics = torch.cat(mean_and_deviation(states, mask), dim=1).to(states.dtype)
+        embeddings = self.projection(self.dropout(statistics))
         cosines = F.linear(F.normalize(embeddings), F.normalize(self.classifier.weight))
         return XVectorOutput(
             loss=None if labels is None else self._margin_loss(cosines, labels),

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForAudioFrameClassification, AutoModelForAudioXVector
 
 from hf_audioformer import AudioFormerForAudioFrameClassification, AudioFormerForAudioXVector
+from hf_audioformer.models.audioformer.modeling_audioformer import RMS_OFFSET, mean_and_deviation
 
 from .tiny_models import (
     FRONT_ENDS,
@@ -131,6 +132,21 @@ def test_vectors_are_compared_by_direction_with_a_margin():
         scores[label] = scores[label] - 0.3
         losses.append(-(8.0 * torch.stack(scores)).log_softmax(0)[label])
     torch.testing.assert_close(outputs.loss, torch.stack(losses).mean())
+
+
+@pytest.mark.reference
+def test_statistics_of_half_precision_are_measured_in_float32():
+    states = (5 + 0.05 * torch.randn(2, 30, 16)).bfloat16()
+    mask = torch.ones(2, 30, dtype=torch.long)
+    mask[1, 12:] = 0
+    for row, frames in enumerate((30, 12)):
+        found = [statistic[row] for statistic in mean_and_deviation(states, mask)]
+        exact = states[row, :frames].double()
+        torch.testing.assert_close(found[0], exact.mean(0).float(), atol=0, rtol=1e-6)
+        deviation = (exact.var(0, correction=0) + RMS_OFFSET).sqrt() - RMS_OFFSET**0.5
+        torch.testing.assert_close(found[1], deviation.float(), atol=0, rtol=1e-4)
+    model = tiny_model(AudioFormerForAudioXVector).bfloat16()
+    assert model(**batch_of(model.config, 9, 20)).embeddings.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(("head", "auto_class"), HEADS.items())

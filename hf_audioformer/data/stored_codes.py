@@ -91,12 +91,14 @@ class StoredCodes:
     ) -> Mapping[int, StoredVersions]:
         """Versions of the clips whose rows begin at `first_rows`; the rest as for `codes_of_clips`.
 
-        They have the vectors of `companions` if those very networks made the ones that are stored.
+        Codes are cut where the extractor takes shorter clips than the store has. They have the vectors of `companions`
+        if those very networks made the ones that are stored, of whole clips.
 
         Raises:
             ValueError: The extractor would encode otherwise than the store was encoded, or the store lacks the copies.
         """
-        self._check_settings(extractor)
+        longest = self._frames_kept(extractor)
+        self._check_settings(extractor, cuts=longest is not None)
         copies = 0 if augmentation is None else augmentation.copies
         if augmentation is not None and copies:
             self._check_augmentation(augmentation, seed)
@@ -104,14 +106,25 @@ class StoredCodes:
         heard[list(changed)] = True
         stored = list(self.manifest.companions.values())
         columns = ["codes"]
-        if stored and stored == [fingerprint(network) for network in companions]:
+        if stored and longest is None and stored == [fingerprint(network) for network in companions]:
             columns.append("companions")
-        return _VersionsOfClips(self.rows, columns, np.asarray(first_rows), np.where(heard, copies, 0), extractor)
+        copies_of = np.where(heard, copies, 0)
+        return _VersionsOfClips(self.rows, columns, np.asarray(first_rows), copies_of, extractor, longest)
 
-    def _check_settings(self, extractor: AudioFormerFeatureExtractor) -> None:
+    def _frames_kept(self, extractor: AudioFormerFeatureExtractor) -> int | None:
+        """To how many frames codes are cut for clips of the extractor's length; None where that is not the same."""
+        wanted, stored = extractor.max_length_seconds, self.manifest.settings["max_length_seconds"]
+        needed = extractor.load_codec().prefix_frames
+        samples = extractor.limit_samples(wanted)
+        if needed is None or samples is None or (stored is not None and wanted >= stored):
+            return None
+        frames, rest = divmod(samples, extractor.hop_length)
+        return None if rest or frames < needed else frames
+
+    def _check_settings(self, extractor: AudioFormerFeatureExtractor, *, cuts: bool) -> None:
         for name, found in code_settings(extractor).items():
             stored = self.manifest.settings[name]
-            if stored != found:
+            if stored != found and not (cuts and name == "max_length_seconds"):
                 raise ValueError(
                     f"the code store {self.folder} was encoded with {name} {stored!r}, the checkpoint's feature "
                     f"extractor has {found!r} (codecs: {self.manifest.codec} and {extractor.codec}). Take a checkpoint "
@@ -140,9 +153,12 @@ class StoredCodes:
 
 
 class StoredVersions(Sequence[CodeVersion]):
-    """The versions of a clip, each read when it is asked for; `length` is that of the unchanged one, in tokens."""
+    """The versions of a clip, each read when it is asked for; `length` is that of the unchanged one, in tokens.
 
-    __slots__ = ("_count", "_extractor", "_first_row", "_rows", "length")
+    Codes are cut after `longest` frames.
+    """
+
+    __slots__ = ("_count", "_extractor", "_first_row", "_longest", "_rows", "length")
 
     def __init__(
         self,
@@ -151,11 +167,13 @@ class StoredVersions(Sequence[CodeVersion]):
         count: int,
         length: int,
         extractor: AudioFormerFeatureExtractor,
+        longest: int | None = None,
     ):
         self._rows = rows
         self._first_row = first_row
         self._count = count
         self._extractor = extractor
+        self._longest = longest
         self.length = length
 
     def __len__(self) -> int:
@@ -165,13 +183,16 @@ class StoredVersions(Sequence[CodeVersion]):
         if isinstance(index, slice):
             places = range(*index.indices(self._count))
             if places and places == range(len(places)):  # the first ones, still to be read when asked for
-                return StoredVersions(self._rows, self._first_row, len(places), self.length, self._extractor)
+                return StoredVersions(
+                    self._rows, self._first_row, len(places), self.length, self._extractor, self._longest
+                )
             return [self[place] for place in places]
         if not -self._count <= index < self._count:
             raise IndexError(f"version {index} of a clip that has {self._count}")
         row = self._rows[self._first_row + index % self._count]
         companions = _list_of(row, "companions") if "companions" in row.column_names else None
-        return CodeVersion(self._extractor.tokens(_list_of(row, "codes")), companions=companions)
+        codes = _list_of(row, "codes")[: self._longest]
+        return CodeVersion(self._extractor.tokens(codes), companions=companions)
 
 
 class _VersionsOfClips(Mapping[int, StoredVersions]):
@@ -184,9 +205,12 @@ class _VersionsOfClips(Mapping[int, StoredVersions]):
         first_rows: np.ndarray,
         copies: np.ndarray,
         extractor: AudioFormerFeatureExtractor,
+        longest: int | None,
     ):
         self._copy_of_row = np.append(rows.data.column("copy").to_numpy(), 0)
-        self._lengths = rows.data.column("length").to_numpy()
+        lengths = rows.data.column("length").to_numpy()
+        self._lengths = lengths if longest is None else lengths.clip(max=longest)
+        self._longest = longest
         self._rows = rows.select_columns(columns).with_format("arrow")
         self._first_rows = first_rows
         self._copies = copies
@@ -206,7 +230,7 @@ class _VersionsOfClips(Mapping[int, StoredVersions]):
         while 0 < self._copy_of_row[first + count] <= self._copies[index]:
             count += 1
         length = int(self._lengths[first]) + 2 * self._extractor.add_boundary_tokens
-        return StoredVersions(self._rows, first, count, length, self._extractor)
+        return StoredVersions(self._rows, first, count, length, self._extractor, self._longest)
 
 
 def _list_of(row: pyarrow.Table, column: str) -> np.ndarray:

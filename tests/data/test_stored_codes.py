@@ -98,6 +98,27 @@ def test_codes_are_those_of_the_sound(num_codebooks: int, store: str, tone_csv: 
             assert stored.input_ids.dtype == np.int64
 
 
+@pytest.mark.invariant
+def test_shorter_clips_are_those_of_the_sound(store: str, tone_csv: Path, tiny_codec: str) -> None:
+    """Cut after the level was set, with changed copies, at a whole number of frames."""
+    extractor = AudioFormerFeatureExtractor.from_codec(tiny_codec, num_codebooks=2, max_length_seconds=0.2)
+    settings = {"changed": range(12), "augmentation": AUGMENTATION}
+    found, expected = (codes_of_clips(read_clips(source), extractor, **settings) for source in (store, tone_csv))
+    expected[MISSING[0]].pop(MISSING[1])
+    for index, versions in expected.items():
+        assert found[index].length == found[index][:1].length == len(versions[0].input_ids) == 2 + 15
+        for stored, version in zip(found[index], versions, strict=True):
+            np.testing.assert_array_equal(stored.input_ids, version.input_ids)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("seconds", [0.201, 0.02], ids=["part of a frame", "mirrors what is cut off"])
+def test_lengths_at_which_codes_are_others_are_refused(seconds: float, store: str, tiny_codec: str) -> None:
+    extractor = AudioFormerFeatureExtractor.from_codec(tiny_codec, num_codebooks=2, max_length_seconds=seconds)
+    with pytest.raises(ValueError, match=rf"with max_length_seconds None, .* extractor has {seconds} "):
+        codes_of_clips(read_clips(store), extractor)
+
+
 @pytest.mark.unit
 def test_versions_are_a_sequence_that_reads_when_asked(
     store: str, tiny_extractor: AudioFormerFeatureExtractor, monkeypatch: pytest.MonkeyPatch

@@ -98,6 +98,11 @@ class AudioCodec:
         """Whether no code depends on later samples: padding then changes nothing, and `stream` works."""
         return self._adapter.causal_encoder is not None
 
+    @property
+    def prefix_frames(self) -> int | None:
+        """Frames from which on the codes of a clip's beginning are the beginning of its codes; None if never."""
+        return self._adapter.causal_encoder.first_frames if self.is_causal else None
+
     def to(self, device: torch.device | str) -> "AudioCodec":
         """Move the codec to `device`, in place; returns it."""
         self._adapter.to(device)

@@ -104,7 +104,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
         self.rms_level_dbfs = rms_level_dbfs
         self._codec: AudioCodec | None = None
         self._hub_options: dict[str, Any] = {}
-        self._limit_samples(max_length_seconds)
+        self.limit_samples(max_length_seconds)
 
     @classmethod
     def from_codec(
@@ -131,6 +131,10 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
     def frame_rate(self) -> float:
         """Frames per second."""
         return self.sampling_rate / self.hop_length
+
+    def limit_samples(self, seconds: float | None) -> int | None:
+        """The samples at the codec's rate in `seconds`, at least one frame; None for no limit."""
+        return samples_allowed(seconds, self.sampling_rate, self.hop_length)
 
     def special_token_id(self, name: str) -> int:
         """The id of `"boa"`, `"eoa"`, `"mask"` or `"pad"`."""
@@ -183,7 +187,7 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
                 f"{self.sampling_rate} Hz; other rates are resampled)."
             )
         leave_parents_threads()
-        limit = self._limit_samples(self.max_length_seconds if max_length_seconds is None else max_length_seconds)
+        limit = self.limit_samples(self.max_length_seconds if max_length_seconds is None else max_length_seconds)
         cut = limit if truncation or truncation is None else None
         if (truncation or padding == "max_length") and limit is None:
             raise ValueError("truncation and padding='max_length' need max_length_seconds, here or in the extractor.")
@@ -319,10 +323,6 @@ class AudioFormerFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(
                 f"num_codebooks is {self.num_codebooks}; the codec {self.codec} has {codec.num_codebooks}."
             )
-
-    def _limit_samples(self, max_length_seconds: float | None) -> int | None:
-        """The samples at the codec's rate that `max_length_seconds` allows."""
-        return samples_allowed(max_length_seconds, self.sampling_rate, self.hop_length)
 
     def _num_tokens(self, num_samples: int) -> int:
         return -(-num_samples // self.hop_length) + 2 * self.add_boundary_tokens

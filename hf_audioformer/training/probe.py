@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from torch.utils.data import DataLoader, Dataset
 
 from .. import AudioFormerForAudioClassification
@@ -28,6 +30,8 @@ def start_from_probe(
     (linear probing, then fine-tuning: arXiv 2202.10054). The vectors are standardized for the regression; pooling by
     statistics keeps the scaling, so that all of them learn at one rate, elsewhere it is folded into the weights.
 
+    Processes that train together share what the first of them fits.
+
     Args:
         dataset: Items as the collator takes them, with class indices or multi-hot rows as labels.
 
@@ -36,6 +40,25 @@ def start_from_probe(
     """
     if model.config.problem_type == "regression":
         raise ValueError("model.probe_first starts classifiers, and problem_type is regression; leave it out")
+    found = [_fit(model, dataset, collator) if PartialState().is_main_process else None]
+    mean, spread, weight, bias = broadcast_object_list(found)[0]
+    with torch.no_grad():
+        if model.config.pooling == "statistics":
+            model.pooling.mean += model.pooling.spread * torch.from_numpy(mean).to(model.pooling.mean)
+            model.pooling.spread *= torch.from_numpy(spread).to(model.pooling.spread)
+        else:
+            weight = weight / spread
+            bias = bias - weight @ mean
+        model.classifier.weight.copy_(torch.from_numpy(weight))
+        model.classifier.bias.copy_(torch.from_numpy(bias))
+
+
+def _fit(
+    model: AudioFormerForAudioClassification,
+    dataset: Dataset,
+    collator: Callable[[Sequence[Any]], dict[str, torch.Tensor]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and spread of the vectors (size,), and weights (num_labels, size) and biases of the standardized ones."""
     vectors, labels = _pooled(model, dataset, collator)
     if model.config.problem_type == "single_label_classification" and labels.ndim == 2:
         labels = labels.argmax(axis=1)
@@ -47,15 +70,7 @@ def start_from_probe(
         inverse_regularization=INVERSE_REGULARIZATION,
         max_iterations=MAX_ITERATIONS,
     )
-    with torch.no_grad():
-        if model.config.pooling == "statistics":
-            model.pooling.mean += model.pooling.spread * torch.from_numpy(mean).to(model.pooling.mean)
-            model.pooling.spread *= torch.from_numpy(spread).to(model.pooling.spread)
-        else:
-            weight = weight / spread
-            bias = bias - weight @ mean
-        model.classifier.weight.copy_(torch.from_numpy(weight))
-        model.classifier.bias.copy_(torch.from_numpy(bias))
+    return mean, spread, weight, bias
 
 
 @torch.no_grad()

@@ -1,14 +1,21 @@
 """The classifier starts as logistic regression on the pooled vectors."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
+from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 
 from hf_audioformer import AudioFormerConfig, AudioFormerForAudioClassification
 from hf_audioformer.data.code_dataset import CodeDataset, CodeVersion
 from hf_audioformer.data.collators import CodeCollator
 from hf_audioformer.training.probe import INVERSE_REGULARIZATION, MAX_ITERATIONS, start_from_probe
+
+from ..warm_processes import exit_codes, start_together
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -89,6 +96,27 @@ def test_only_versions_with_their_own_labels_count_and_only_once_each() -> None:
     assert [item["labels"].tolist() for item in items] == [[0.0, 1.0], [0.0, 1.0], [1.0, 0.0]]
     model = classifier("mean", "single_label_classification", 2)
     start_from_probe(model, dataset.own_labels_only(), COLLATOR)
+
+
+def probe_of_two() -> None:
+    """Only the first process has clips; each saves its model."""
+    state = PartialState(cpu=True)
+    model = classifier("statistics", "single_label_classification", 2)
+    dataset = clips(np.arange(40) % 2) if state.is_main_process else []
+    start_from_probe(model, dataset, COLLATOR)
+    save_file(model.state_dict(), Path(sys.argv[1], f"{state.process_index}.safetensors"))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.invariant
+def test_processes_share_what_the_first_fits(tmp_path: Path) -> None:
+    printed = tmp_path / "printed.txt"
+    assert exit_codes(start_together(probe_of_two, tmp_path, output=printed)) == [0, 0], printed.read_text()
+    alone = classifier("statistics", "single_label_classification", 2)
+    start_from_probe(alone, clips(np.arange(40) % 2), COLLATOR)
+    for rank in (0, 1):
+        for name, weight in load_file(tmp_path / f"{rank}.safetensors").items():
+            torch.testing.assert_close(weight, alone.state_dict()[name], msg=name)
 
 
 @pytest.mark.fault

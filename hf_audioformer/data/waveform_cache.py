@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -23,8 +23,8 @@ class WaveformCache:
 
     All clips are decoded once now, with a progress bar, and held until `max_gigabytes` are full. From there on a clip
     is decoded each time it is asked for; then bad ones are met late, or with `skip_bad`, which must know them, all
-    clips are decoded once all the same. Forked workers share the memory of their parent; processes that train together
-    hold a copy each.
+    clips are decoded once all the same, by processes that train together a share each. Of what is held they have a copy
+    each; forked workers share the memory of their parent.
 
     Args:
         clips: Clips with sound.
@@ -93,25 +93,52 @@ class WaveformCache:
         from tqdm.auto import tqdm
 
         is_main = PartialState().is_main_process
+        remaining = iter(sorted(self._indices))
         size, is_full = 0, False
-        for index in tqdm(sorted(self._indices), desc="decode", unit="clip", dynamic_ncols=True, disable=not is_main):
-            try:
-                waveform = self._decoded(index)
-            except ValueError as error:
-                if not skip_bad:
-                    raise ValueError(f"{error} (--data.skip_bad true leaves such clips out)") from error
-                self.failures[index] = str(error)
-                continue
-            self._num_samples[index] = len(waveform)
-            is_full = is_full or size + waveform.nbytes > max_bytes
-            if not is_full:
+        with tqdm(
+            total=len(self._indices), desc="decode", unit="clip", dynamic_ncols=True, disable=not is_main
+        ) as shown:
+            for index in remaining:
+                waveform = self._heard(index, skip_bad)
+                shown.update()
+                if waveform is None:
+                    continue
+                is_full = size + waveform.nbytes > max_bytes
+                if is_full:
+                    break
                 self._held[index] = waveform
                 size += waveform.nbytes
-            elif not skip_bad:
-                break
+            if is_full and skip_bad:
+                self._hear_shared(list(remaining), shown.update)
         if is_main:
             self._report(size, is_full)
         check_bad_share({self.clips.ids[index]: reason for index, reason in self.failures.items()}, len(self._indices))
+
+    def _heard(self, index: int, skip_bad: bool) -> np.ndarray | None:
+        """Decodes a clip and notes its length, or with `skip_bad` why it has none."""
+        try:
+            waveform = self._decoded(index)
+        except ValueError as error:
+            if not skip_bad:
+                raise ValueError(f"{error} (--data.skip_bad true leaves such clips out)") from error
+            self.failures[index] = str(error)
+            return None
+        self._num_samples[index] = len(waveform)
+        return waveform
+
+    def _hear_shared(self, indices: Sequence[int], count: Callable[[int], object]) -> None:
+        """Decodes clips that are not held, each in one of the processes; all learn lengths and failures."""
+        from accelerate import PartialState
+        from accelerate.utils import gather_object
+
+        state = PartialState()
+        for index in indices[state.process_index :: state.num_processes]:
+            self._heard(index, skip_bad=True)
+            count(state.num_processes)
+        for num_samples, failures in gather_object([(self._num_samples, self.failures)]):
+            self._num_samples |= num_samples
+            self.failures |= failures
+        self.failures = dict(sorted(self.failures.items()))
 
     def _decoded(self, index: int) -> np.ndarray:
         leave_parents_threads()

@@ -1,5 +1,7 @@
 """Sound is decoded once, held as far as it fits, and bad files are told at once."""
 
+import json
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +11,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from accelerate import PartialState
 from torch.utils.data import DataLoader
 
 from hf_audioformer.data import ClipTable, read_clips
 from hf_audioformer.data.waveform_cache import WaveformCache
 from hf_audioformer.models.audioformer.waveform_audioformer import resample
+
+from ..warm_processes import exit_codes, start_together
 
 
 def counted(clips: ClipTable) -> tuple[ClipTable, Counter[str]]:
@@ -82,6 +87,32 @@ def test_bad_clips_are_left_out_and_listed(bad_folder: Path, max_gigabytes: floa
     assert "04.wav" in cache.failures[4]
     with pytest.raises(KeyError, match=r"clip 2 is not in this cache: .*200 samples"):
         cache[2]
+
+
+def cache_of_two() -> None:
+    """Fills a cache that holds nothing; each process says what it decoded and what it knows."""
+    state = PartialState(cpu=True)
+    clips, counts = counted(read_clips(sys.argv[1]))
+    cache = WaveformCache(clips, range(11), 16_000, skip_bad=True, max_gigabytes=0.0)
+    decoded = sum(counts.values())
+    lengths = [cache.num_samples(index) for index in range(11) if index in cache]
+    known = {"decoded": decoded, "failures": list(cache.failures.items()), "lengths": lengths}
+    Path(sys.argv[2], f"{state.process_index}.json").write_text(json.dumps(known | {"again": sum(counts.values())}))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.invariant
+def test_two_processes_share_clips_that_are_not_held(bad_folder: Path, tmp_path_factory: Any) -> None:
+    folder = tmp_path_factory.mktemp("known")
+    printed = folder / "printed.txt"
+    processes = start_together(cache_of_two, bad_folder, folder, output=printed)
+    assert exit_codes(processes) == [0, 0], printed.read_text()
+    found = [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+    alone = WaveformCache(read_clips(str(bad_folder)), range(11), 16_000, skip_bad=True)
+    for known in found:
+        assert known["decoded"] == known["again"] == 1 + 5  # the first tells that there is no room
+        assert known["failures"] == [list(failure) for failure in alone.failures.items()]
+        assert known["lengths"] == [alone.num_samples(index) for index in range(11) if index in alone]
 
 
 @pytest.mark.fault

@@ -3,7 +3,6 @@
 import csv
 import pickle
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from hf_audioformer import load_ast
 pytestmark = pytest.mark.reference
 
 HIDDEN_SIZE, LAYERS = 128, 2
-PROJECT_ROOT = Path(__file__).parents[2]
 
 
 class Attention(nn.Module):
@@ -236,15 +234,18 @@ def test_statistics_are_known_or_given() -> None:
 
 
 @pytest.mark.cli
-def test_command_converts_a_file(tmp_path: Path) -> None:
+def test_command_converts_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     official = OfficialAST(35, frames=128)
     with (tmp_path / "labels.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["index", "mid", "display_name"])
         writer.writerows([row, f"/m/{row}", f"word, {row}"] for row in range(35))
-    command = [sys.executable, "-m", "conversion.convert_ast", official_file(official, tmp_path), tmp_path / "target"]
-    command += ["--labels", tmp_path / "labels.csv"]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=PROJECT_ROOT).stdout
+    words = [official_file(official, tmp_path), tmp_path / "target", "--labels", tmp_path / "labels.csv"]
+    monkeypatch.setattr(sys, "argv", ["convert_ast.py", *map(str, words)])
+    main()
+    printed = capsys.readouterr().out
     assert float(re.search(r"largest difference of logits: (\S+)", printed)[1]) <= 1e-4
     model = ASTForAudioClassification.from_pretrained(tmp_path / "target")
     assert model.config.id2label[34] == "word, 34"

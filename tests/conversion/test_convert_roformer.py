@@ -1,7 +1,6 @@
 """AudioFormer and `transformers.RoFormerModel` hold the same network: weights convert both ways, outputs are equal."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from transformers import RoFormerConfig, RoFormerModel
 from transformers.models.roformer.modeling_roformer import RoFormerSelfAttention, RoFormerSinusoidalPositionalEmbedding
 
-from conversion.convert_roformer import audioformer_from_roformer, roformer_from_audioformer, verify
+from conversion.convert_roformer import audioformer_from_roformer, main, roformer_from_audioformer, verify
 from hf_audioformer import AudioFormerConfig, AudioFormerModel
 from hf_audioformer.models.audioformer.modeling_audioformer import AudioFormerRotaryEmbedding, rotate_pairs
 
@@ -97,13 +96,14 @@ def test_unequal_networks_are_noticed():
 
 
 @pytest.mark.cli
-def test_command_converts_a_folder(tmp_path: Path):
+def test_command_converts_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     source, target = tmp_path / "roformer", tmp_path / "audioformer"
     roformer().save_pretrained(source)
-    command = [sys.executable, "-m", "conversion.convert_roformer", source, target]
-    project_root = Path(__file__).parents[2]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=project_root).stdout
-    found = re.search(r"outputs: (\S+)", printed)
+    monkeypatch.setattr(sys, "argv", ["convert_roformer.py", str(source), str(target)])
+    main()
+    found = re.search(r"outputs: (\S+)", capsys.readouterr().out)
     assert found is not None
     assert float(found[1]) < 1e-5
     assert_equal_outputs(AudioFormerModel.from_pretrained(target), RoFormerModel.from_pretrained(source))

@@ -29,6 +29,7 @@ from hf_audioformer.recipes.inputs import ReadingArguments
 from hf_audioformer.training.arguments import dump_config
 
 from ..fixtures_recipes import tiny_config
+from ..warm_processes import exit_codes, start
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -183,16 +184,12 @@ def test_companions_are_stored_beside_the_codes_and_given_for_these_networks(
         encode.run(replace(recipe, codec=replace(arguments.codec, num_codebooks=2), overwrite=True))
 
 
-# Forks that die like a process that is killed, each at the n-th call of a function of the module os.
-KILLED = """
-import os, signal, sys
-from hf_audioformer import cli
-from hf_audioformer.recipes import encode
+def dies() -> int:
+    """A command that is killed at the n-th call of a function of the module os: FUNCTION N COMMAND ..."""
+    name, calls, *command = sys.argv[1:]
+    original, left = getattr(os, name), int(calls)
 
-def die_at(name, left):
-    original = getattr(os, name)
-
-    def die(*args):
+    def die(*args: Any) -> Any:
         nonlocal left
         left -= 1
         if left < 0:
@@ -200,15 +197,9 @@ def die_at(name, left):
         return original(*args)
 
     setattr(os, name, die)
+    return cli.main(command)
 
-for line in sys.stdin:
-    name, call = line.split()
-    child = os.fork()
-    if child == 0:
-        die_at(name, int(call))
-        os._exit(cli.main(sys.argv[1:]))
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
+
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -220,24 +211,13 @@ def test_killed_runs_leave_whole_shards_and_go_on(arguments: EncodeArguments, co
     unbroken = tmp_path / "unbroken"
     encode.run(replace(arguments, output_dir=str(unbroken)))
     expected = files_of(unbroken)
-    command = [sys.executable, "-c", KILLED, "encode", config]
-    with subprocess.Popen(
-        command, env=ENVIRONMENT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        for point, whole, left_over in (("fsync 4", 1, 1), ("fsync 5", 3, 0), ("replace 8", 8, 1)):
-            print(point, file=process.stdin, flush=True)
-            printed = ""
-            while not printed.lstrip("-").strip().isdigit():
-                printed = process.stdout.readline()
-            assert int(printed) == -signal.SIGKILL
-            shards = files_of(arguments.output_dir, "train-*.parquet")
-            assert len(shards) == whole
-            assert shards.items() <= expected.items()
-            assert "manifest.json" not in files_of(arguments.output_dir)
-            assert len(files_of(arguments.output_dir, ".*.tmp")) == left_over
-        process.stdin.close()
+    for name, calls, whole, left_over in (("fsync", 4, 1, 1), ("fsync", 5, 3, 0), ("replace", 8, 8, 1)):
+        assert exit_codes([start(dies, name, calls, "encode", config)]) == [-signal.SIGKILL]
+        shards = files_of(arguments.output_dir, "train-*.parquet")
+        assert len(shards) == whole
+        assert shards.items() <= expected.items()
+        assert "manifest.json" not in files_of(arguments.output_dir)
+        assert len(files_of(arguments.output_dir, ".*.tmp")) == left_over
     before = os.stat(Path(arguments.output_dir, "data", "train-00000-of-00008.parquet")).st_mtime_ns
     encode.run(arguments)
     assert files_of(arguments.output_dir) == expected

@@ -38,12 +38,14 @@ def start(
     return process
 
 
-def start_together(main: Callable[[], object], *argv: object, output: Path = Path(os.devnull)) -> list[BaseProcess]:
-    """Two processes that find each other, as `torchrun --nproc_per_node 2` starts them."""
+def start_together(
+    main: Callable[[], object], *argv: object, output: Path = Path(os.devnull), nodes: int = 1
+) -> list[BaseProcess]:
+    """Two processes that find each other, as `torchrun --nproc_per_node 2` starts them, or on two nodes one each."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-    world = meeting | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    ranks = [{"RANK": rank, "LOCAL_RANK": rank} for rank in ("0", "1")]
+    world = meeting | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": str(2 // nodes)}
+    ranks = [{"RANK": rank, "LOCAL_RANK": rank if nodes == 1 else "0"} for rank in ("0", "1")]
     return [start(main, *argv, output=output, environment=world | rank) for rank in ranks]
 
 

@@ -1,4 +1,4 @@
-"""Pretraining as several processes do it; run as a script under a launcher, it saves what came out.
+"""Pretraining as several processes do it; `main` saves what came out.
 
 pretrain_launched.py CONFIG FOLDER
 

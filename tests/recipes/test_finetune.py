@@ -1,9 +1,7 @@
 """Fine-tuning from labelled files to a folder that works alone: results, resume, several processes, mistakes."""
 
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -27,6 +25,8 @@ from hf_audioformer.recipes.finetune import DataArguments, FinetuneArguments, Mo
 from hf_audioformer.training.arguments import dump_config
 from hf_audioformer.training.floor import log_mel_statistics
 from hf_audioformer.training.results import read_results
+
+from ..warm_processes import exit_codes, start, start_together
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -251,15 +251,6 @@ def test_patience_counts_over_a_resume(
     assert "\n| 4 | " not in history
 
 
-def command(*argv: str) -> list[str]:
-    return [sys.executable, "-m", "hf_audioformer", "finetune", *argv]
-
-
-def launch(program: list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    settings = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **environment}
-    return subprocess.run(program, env=settings, capture_output=True, text=True, timeout=110, check=False)
-
-
 @pytest.fixture
 def config(arguments: FinetuneArguments, tmp_path: Path) -> str:
     (tmp_path / "config.yaml").write_text(dump_config(arguments))
@@ -270,15 +261,12 @@ def config(arguments: FinetuneArguments, tmp_path: Path) -> str:
 def test_a_killed_run_goes_on(arguments: FinetuneArguments, config: str, tmp_path: Path) -> None:
     """kill -9 as soon as a checkpoint stands there, whole or not."""
     longer = ["--training.num_train_epochs", "12", "--training.load_best_model_at_end", "false"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     output = Path(arguments.output_dir)
-    with subprocess.Popen(
-        command(config, *longer), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as run:
-        while run.poll() is None and not list(output.glob("checkpoint-*/model.safetensors")):
-            time.sleep(0.001)
-        run.send_signal(signal.SIGKILL)
-    assert run.returncode == -signal.SIGKILL
+    run = start(cli.main, "finetune", config, *longer)
+    while run.is_alive() and not list(output.glob("checkpoint-*/model.safetensors")):
+        time.sleep(0.001)
+    run.kill()
+    assert exit_codes([run]) == [-signal.SIGKILL]
     assert not (output / "result.json").exists()
     unbroken = replace(
         arguments, training=FAST | LAST | {"num_train_epochs": 12}, output_dir=str(tmp_path / "unbroken")
@@ -310,12 +298,12 @@ def test_two_processes_equal_one_with_twice_the_batch(
     arguments: FinetuneArguments, config: str, tmp_path: Path
 ) -> None:
     """16 training clips in steps of 12: the last step of an epoch is not whole."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     shared = ["--model.hidden_dropout", "0", "--world_size", "2", "--training.per_device_train_batch_size", "6"]
     shared += ["--training.load_best_model_at_end", "false"]
-    done = launch([*torchrun, "-m", "hf_audioformer", "finetune", config, *shared])
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("epoch 1/2") == 1
+    output = tmp_path / "printed.txt"
+    processes = start_together(cli.main, "finetune", config, *shared, output=output)
+    assert exit_codes(processes) == [0, 0], output.read_text()
+    assert output.read_text().count("epoch 1/2") == 1
     assert "world_size: 2" in (Path(arguments.output_dir) / "recipe.yaml").read_text()
     alone = replace(
         arguments,

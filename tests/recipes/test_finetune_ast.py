@@ -1,11 +1,9 @@
 """Fine-tuning an AST from labelled files to a stock checkpoint: results, resume, several processes, mistakes."""
 
 import json
-import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -33,6 +31,7 @@ from hf_audioformer.training.optimization import OptimizationArguments
 from hf_audioformer.training.results import read_results
 
 from ..fixtures_recipes import SAMPLING_RATE
+from ..warm_processes import exit_codes, start, start_together
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -243,11 +242,6 @@ def test_a_resumed_run_equals_an_unbroken_one(
     assert replace(found, seconds=0) == replace(expected, seconds=0)
 
 
-def launch(*argv: str) -> "subprocess.Popen[str]":
-    settings = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(argv, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 @pytest.fixture
 def config(arguments: FinetuneASTArguments, tmp_path: Path) -> str:
     (tmp_path / "config.yaml").write_text(dump_config(arguments))
@@ -258,12 +252,11 @@ def config(arguments: FinetuneASTArguments, tmp_path: Path) -> str:
 def test_a_killed_run_goes_on(arguments: FinetuneASTArguments, config: str, tmp_path: Path) -> None:
     """kill -9 as soon as a checkpoint stands there, whole or not."""
     output = Path(arguments.output_dir)
-    command = [sys.executable, "-m", "hf_audioformer", "finetune-ast", config, "--training.num_train_epochs", "12"]
-    with launch(*command) as run:
-        while run.poll() is None and not list(output.glob("checkpoint-*/model.safetensors")):
-            time.sleep(0.001)
-        run.send_signal(signal.SIGKILL)
-    assert run.returncode == -signal.SIGKILL
+    run = start(cli.main, "finetune-ast", config, "--training.num_train_epochs", "12")
+    while run.is_alive() and not list(output.glob("checkpoint-*/model.safetensors")):
+        time.sleep(0.001)
+    run.kill()
+    assert exit_codes([run]) == [-signal.SIGKILL]
     longer = replace(arguments, training=FAST | {"num_train_epochs": 12})
     (found,) = finetune_ast.run(replace(longer, resume=True))
     (expected,) = finetune_ast.run(replace(longer, output_dir=str(tmp_path / "unbroken")))
@@ -275,22 +268,12 @@ def test_a_killed_run_goes_on(arguments: FinetuneASTArguments, config: str, tmp_
 def test_two_processes_equal_one_with_twice_the_batch(
     arguments: FinetuneASTArguments, config: str, tmp_path: Path
 ) -> None:
-    """As two nodes that meet on loopback; `test_finetune.py` launches both on one. 15 clips in steps of 12: an epoch's
-    last is not whole."""
+    """As on two nodes; `test_finetune.py` trains on one. 15 clips in steps of 12: an epoch's last is not whole."""
     shared = ["--world_size", "2", "--training.per_device_train_batch_size", "6", "--augmentation.mixup", "0.5"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "1", "--nnodes", "2"]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        meeting = ["--master_addr", "127.0.0.1", "--master_port", str(free.getsockname()[1])]
-    nodes = [
-        launch(
-            *[*torchrun, "--node_rank", str(rank), *meeting],
-            *["-m", "hf_audioformer", "finetune-ast", config, *shared],
-        )
-        for rank in range(2)
-    ]
-    printed = [node.communicate(timeout=110)[0] for node in nodes]
-    assert [node.returncode for node in nodes] == [0, 0], "\n".join(printed)
-    assert "".join(printed).count("epoch 1/2") == 1
+    output = tmp_path / "printed.txt"
+    processes = start_together(cli.main, "finetune-ast", config, *shared, output=output, nodes=2)
+    assert exit_codes(processes) == [0, 0], output.read_text()
+    assert output.read_text().count("epoch 1/2") == 1
     assert "world_size: 2" in (Path(arguments.output_dir) / "recipe.yaml").read_text()
     alone = replace(
         arguments,

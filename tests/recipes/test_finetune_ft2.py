@@ -1,8 +1,5 @@
 """Contrastive fine-tuning (FT2) from labelled files: both ways to the companions' vectors, steps, several processes."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from hf_audioformer.training.results import read_results
 from hf_audioformer.training.steps import StepArguments
 
 from ..fixtures_recipes import save_companion
+from ..warm_processes import exit_codes, start_together
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -217,21 +215,17 @@ def test_two_processes_equal_one_with_twice_the_batch(
     }
     options = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
     shared = ["--output_dir", str(tmp_path / "shared"), "--training.per_device_train_batch_size", "4"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*torchrun, "-m", "hf_audioformer", "finetune", "esc10_ft2", *options, *shared, "--world_size", "2"],
-        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("epoch 1/1") == 2
+    output = tmp_path / "printed.txt"
+    words = ["finetune", "esc10_ft2", *options, *shared, "--world_size", "2"]
+    assert exit_codes(start_together(cli.main, *words, output=output)) == [0, 0], output.read_text()
+    printed = output.read_text()
+    assert printed.count("epoch 1/1") == 2
     assert "world_size: 2" in (tmp_path / "shared" / "recipe.yaml").read_text()
     alone = parse_config(
         FinetuneArguments, ["esc10_ft2", *options, "--training.per_device_train_batch_size", "8"], description=""
     )
     expected = log_of(tmp_path / "alone", monkeypatch, alone)
-    shown = [line.split("  mpc_loss ")[1] for line in done.stdout.splitlines() if "  mpc_loss " in line]
+    shown = [line.split("  mpc_loss ")[1] for line in printed.splitlines() if "  mpc_loss " in line]
     assert [float(value.split()[0]) for value in shown] == pytest.approx([e["mpc_loss"] for e in expected], abs=2e-4)
     assert_same_weights(tmp_path / "alone" / "fold_1", tmp_path / "shared" / "fold_1", 1e-5)
     metrics = [read_results(tmp_path / name / "results.json")[0].metrics for name in ("alone", "shared")]

@@ -18,6 +18,7 @@ from hf_audioformer.recipes.accelerate_config import accelerate_configs
 from hf_audioformer.recipes.pretrain import NetworkArguments, PretrainArguments, SourceArguments
 from hf_audioformer.training.arguments import dump_config
 
+from ..warm_processes import exit_codes, start_together
 from . import pretrain_launched
 from .pretrain_launched import Trainers, losses_of
 
@@ -63,11 +64,13 @@ def launch(engine: str, arguments: PretrainArguments, folder: Path) -> None:
     training = arguments.training | {"per_device_train_batch_size": 4}
     (folder / "config.yaml").write_text(dump_config(replace(arguments, training=training, world_size=2)))
     if engine == "ddp":
-        launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    else:
-        config = str(accelerate_configs()[engine])
-        precision = ["--mixed_precision", "no", "--main_process_port", "0"]
-        launcher = ["accelerate.commands.launch", "--config_file", config, "--num_processes", "2", *precision]
+        printed = folder / "printed.txt"
+        processes = start_together(pretrain_launched.main, folder / "config.yaml", folder, output=printed)
+        assert exit_codes(processes) == [0, 0], printed.read_text()
+        return
+    config = str(accelerate_configs()[engine])
+    precision = ["--mixed_precision", "no", "--main_process_port", "0"]
+    launcher = ["accelerate.commands.launch", "--config_file", config, "--num_processes", "2", *precision]
     done = subprocess.run(
         [sys.executable, "-m", *launcher, pretrain_launched.__file__, str(folder / "config.yaml"), str(folder)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"},

@@ -1,9 +1,12 @@
 """Real launches: the ones that work give one world, the ones that would train alone or apart are refused."""
 
+import functools
+import json
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,113 +16,115 @@ import torch
 from hf_audioformer.recipes.accelerate_config import accelerate_configs
 from hf_audioformer.training.launch import check_launch, check_world_size, distributed_backend
 
-SCRIPT = """
-import ast, sys
-from transformers import TrainingArguments
-from hf_audioformer.training.launch import check_launch, check_world_size
+from ..warm_processes import exit_codes, start
+from . import world_launched
 
-use_cpu, expected, checked_before = map(ast.literal_eval, sys.argv[1:])
-if checked_before:
-    use_cpu = check_launch(expected, use_cpu=use_cpu)
-arguments = TrainingArguments(use_cpu=use_cpu)
-check_world_size(arguments)
-print(f"world size {arguments.world_size}")
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+ACCELERATE = ("accelerate.commands.launch", "--num_processes", "2")
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+WITHOUT_GPU = {
+    **os.environ,
+    **{"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT_ROOT)},
+}
+# A launcher's store ends with it; the first process then makes one.
+WITHOUT_STORE = {"TORCHELASTIC_USE_AGENT_STORE": "False"}
+TELL = """
+import json, os, sys
+with open(os.path.join(sys.argv[1], f"{os.getpid()}.json"), "w") as file:
+    json.dump(dict(os.environ), file)
 """
-TORCHRUN = ["torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-ACCELERATE = ["accelerate.commands.launch", "--num_processes", "2"]
 
 
-@pytest.fixture
-def launch(tmp_path: Path):
-    """Runs SCRIPT under a launcher with no GPU in sight; (exit code, all output)."""
-    script = tmp_path / "train.py"
-    script.write_text(SCRIPT)
+def accelerate(config: str) -> tuple[str, ...]:
+    return ("accelerate.commands.launch", "--config_file", str(accelerate_configs()[config]))
 
-    def run(launcher: list[str], use_cpu: bool | None, expected: int | None = None, checked_before: bool = True):
-        command = [sys.executable, "-m", *launcher] if launcher else [sys.executable]
-        environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*command, str(script), str(use_cpu), str(expected), str(checked_before)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        return done.returncode, done.stdout + done.stderr
 
-    return run
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[dict[str, str]]]:
+    """The environments that launchers give to their processes on a machine without a GPU; launches once."""
+
+    @functools.cache
+    def tell(*launchers: tuple[str, ...]) -> list[dict[str, str]]:
+        folder = tmp_path_factory.mktemp("told")
+        (folder / "tell.py").write_text(TELL)
+        commands = [[sys.executable, "-m", *launcher, folder / "tell.py", folder] for launcher in launchers]
+        running = [subprocess.Popen(command, env=WITHOUT_GPU) for command in commands]
+        assert [launcher.wait(timeout=100) for launcher in running] == [0] * len(launchers)
+        environments = [json.loads(file.read_text()) for file in folder.glob("*.json")]
+        return [environment | WITHOUT_STORE for environment in environments]
+
+    return tell
+
+
+def world(
+    environments: list[dict[str, str]],
+    folder: Path,
+    use_cpu: bool | None = None,
+    expected: int | None = None,
+    checked_before: bool = True,
+) -> tuple[list[int | None], str]:
+    """What `world_launched` makes of these environments: exit codes, all output."""
+    output = folder / "output.txt"
+    words = (use_cpu, expected, checked_before)
+    running = [start(world_launched.main, *words, output=output, environment=of_one) for of_one in environments]
+    return exit_codes(running), output.read_text()
 
 
 @pytest.mark.invariant
-def test_torchrun_on_cpu_gives_one_world_of_two(launch) -> None:
-    exit_code, output = launch(TORCHRUN, use_cpu=None, expected=2)
-    assert (exit_code, output.count("world size 2")) == (0, 2)
+@pytest.mark.parametrize("launcher", [TORCHRUN, accelerate("ddp")], ids=["torchrun", "packaged configuration"])
+def test_two_processes_on_cpu_are_one_world(launcher: tuple[str, ...], told, tmp_path: Path) -> None:
+    codes, output = world(told(launcher), tmp_path, expected=2)
+    assert (codes, output.count("world size 2")) == ([0, 0], 2), output
 
 
 @pytest.mark.fault
-def test_torchrun_without_use_cpu_is_refused(launch) -> None:
-    exit_code, output = launch(TORCHRUN, use_cpu=False)
-    assert exit_code != 0
-    assert "2 processes were launched with use_cpu=False on a machine without a GPU" in output
+def test_torchrun_without_use_cpu_is_refused(told, tmp_path: Path) -> None:
+    codes, output = world(told(TORCHRUN), tmp_path, use_cpu=False)
+    assert codes == [1, 1]
+    assert output.count("2 processes were launched with use_cpu=False on a machine without a GPU") == 2
     assert "world size" not in output
 
 
 @pytest.mark.fault
-def test_two_trainings_apart_are_seen_by_their_world_size(launch) -> None:
+def test_two_trainings_apart_are_seen_by_their_world_size(told, tmp_path: Path) -> None:
     """The premise of the guard: without it, each of the two processes is a world of its own."""
-    exit_code, output = launch(TORCHRUN, use_cpu=False, checked_before=False)
-    assert exit_code != 0
-    assert "2 processes were launched but each trains in a world of 1" in output
+    codes, output = world(told(TORCHRUN), tmp_path, use_cpu=False, checked_before=False)
+    assert codes == [1, 1]
+    assert output.count("2 processes were launched but each trains in a world of 1") == 2
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize("flags", [["--cpu"], []])
-def test_accelerate_with_one_process_on_cpu_is_refused(launch, flags: list[str]) -> None:
-    exit_code, output = launch([*ACCELERATE, *flags], use_cpu=None)
-    assert exit_code != 0
+@pytest.mark.parametrize("flags", [("--cpu",), ()])
+def test_accelerate_with_one_process_on_cpu_is_refused(told, flags: tuple[str, ...], tmp_path: Path) -> None:
+    codes, output = world(told((*ACCELERATE, *flags)), tmp_path)
+    assert codes == [1]
     assert "starts one process without a GPU. Launch with: torchrun --nproc_per_node N" in output
-    assert "train.py" in output
-
-
-def accelerate(config: str) -> list[str]:
-    return ["accelerate.commands.launch", "--config_file", str(accelerate_configs()[config])]
+    assert "world_launched" in output
 
 
 @pytest.mark.invariant
-@pytest.mark.parametrize(("config", "processes"), [("single_gpu", 1), ("ddp", 2)])
-def test_packaged_configurations_launch_on_cpu_too(launch, config: str, processes: int) -> None:
-    exit_code, output = launch(accelerate(config), use_cpu=None, expected=processes)
-    assert (exit_code, output.count(f"world size {processes}")) == (0, processes)
+def test_the_packaged_configuration_of_one_gpu_launches_on_cpu_too(told, tmp_path: Path) -> None:
+    codes, output = world(told(accelerate("single_gpu")), tmp_path, expected=1)
+    assert (codes, output.count("world size 1")) == ([0], 1)
 
 
 @pytest.mark.invariant
-def test_two_machines_find_each_other(tmp_path: Path) -> None:
+def test_two_machines_find_each_other(told, tmp_path: Path) -> None:
     """Both on this one, a process each."""
-    (tmp_path / "train.py").write_text(SCRIPT)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        where = ["--main_process_ip", "127.0.0.1", "--main_process_port", str(free.getsockname()[1])]
-    command = [sys.executable, "-m", *accelerate("two_nodes"), *where, "--num_processes", "2", "--machine_rank"]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    machines = [
-        subprocess.Popen(
-            [*command, rank, str(tmp_path / "train.py"), "None", "2", "True"],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    for output, _ in [machine.communicate(timeout=100) for machine in machines]:
-        assert output.count("world size 2") == 1, output
+        where = ("--main_process_ip", "127.0.0.1", "--main_process_port", str(free.getsockname()[1]))
+    machine = (*accelerate("two_nodes"), *where, "--num_processes", "2", "--machine_rank")
+    environments = told((*machine, "0"), (*machine, "1"))
+    assert [(of_one["WORLD_SIZE"], of_one["LOCAL_RANK"]) for of_one in environments] == [("2", "0")] * 2
+    codes, output = world(environments, tmp_path, expected=2)
+    assert (codes, output.count("world size 2")) == ([0, 0], 2), output
 
 
 @pytest.mark.fault
-def test_fsdp_without_an_accelerator_is_refused(launch) -> None:
-    exit_code, output = launch(accelerate("fsdp2"), use_cpu=None)
-    assert exit_code != 0
+def test_fsdp_without_an_accelerator_is_refused(told, tmp_path: Path) -> None:
+    codes, output = world(told(accelerate("fsdp2")), tmp_path)
+    assert set(codes) == {1}
     assert "asks for FSDP without an accelerator, where Accelerate would train by DDP instead" in output
     assert "world size" not in output
 
@@ -141,9 +146,9 @@ def test_only_deepspeed_without_an_accelerator_is_told_how_to_talk(monkeypatch: 
 
 
 @pytest.mark.cli
-def test_a_plain_start_is_refused_where_two_processes_are_expected(launch) -> None:
-    exit_code, output = launch([], use_cpu=None, expected=2)
-    assert exit_code == 1
+def test_a_plain_start_is_refused_where_two_processes_are_expected(tmp_path: Path) -> None:
+    codes, output = world([{}], tmp_path, expected=2)
+    assert codes == [1]
     assert "2 processes must train together, this launch has 1. Launch with: torchrun --nproc_per_node 2" in output
 
 

@@ -7,7 +7,7 @@ that in all tasks the clip that is generated is as long as the one that is heard
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -23,7 +23,7 @@ __all__ = ["TASKS", "GenerationDataset", "Task", "draw_hidden", "hide"]
 Task = Literal["denoise", "continue", "inpaint"]
 TASKS: tuple[Task, ...] = get_args(Task)
 
-# The shares of a clip that are hidden, and of the frames that stay heard at least.
+# How much of a clip is hidden: its end, or a stretch.
 CONTINUED = (0.25, 0.75)
 INPAINTED = (0.1, 0.5)
 
@@ -65,14 +65,17 @@ class GenerationDataset(Dataset):
     codebook_size: int
     crop_frames: int | None = None
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        # In shared memory, so that worker processes that run already see the next epoch too.
-        object.__setattr__(self, "_epoch", torch.zeros((), dtype=torch.int64).share_memory_())
+    # In shared memory, so that worker processes that run already see the next epoch too.
+    _epoch: torch.Tensor = field(
+        default_factory=lambda: torch.zeros((), dtype=torch.int64).share_memory_(),
+        init=False,
+        repr=False,
+        compare=False,
+    )
 
     def set_epoch(self, epoch: int) -> None:
         """Draw anew from now on; `AudioTrainer` calls this before each epoch."""
-        self._epoch.fill_(epoch)  # type: ignore[attr-defined]
+        self._epoch.fill_(epoch)
 
     @property
     def lengths(self) -> list[int]:
@@ -83,7 +86,7 @@ class GenerationDataset(Dataset):
         return len(self.versions)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        random = generator_of(self.seed, int(self._epoch), index)  # type: ignore[attr-defined]
+        random = generator_of(self.seed, int(self._epoch), index)
         versions = self.versions[index]
         task = self.tasks[int(random.integers(len(self.tasks)))]
         heard = versions[1 + int(random.integers(len(versions) - 1))] if task == "denoise" else versions[0]

@@ -64,6 +64,7 @@ def measure_generation(
     left of the clean clip by the codec (`codec`); where something is hidden, over that stretch, where silence is heard.
 
     Args:
+        model: In evaluation mode.
         folder: Gets the wav files of the first `examples` clips.
         seed: Of what is hidden, and of samples.
         settings: Of Transformers' `generate`.
@@ -77,7 +78,7 @@ def measure_generation(
         for start in range(0, len(tasks), BATCH_SIZE):
             batch = tasks[start : start + BATCH_SIZE]
             heard, hidden = [clip.heard for clip in batch], [clip.hidden for clip in batch]
-            found_clips = generate_clips(model.eval(), extractor, heard, hidden, **settings)
+            found_clips = generate_clips(model, extractor, heard, hidden, **settings)
             for clip, name, generated in zip(batch, names, found_clips, strict=False):
                 sounds = _sounds(clip, generated.waveform, extractor)
                 if bar.n < examples:

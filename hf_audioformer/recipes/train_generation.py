@@ -198,10 +198,13 @@ def train(arguments: TrainGenerationArguments, clips: GenerationClips, use_cpu: 
     measures: dict[str, Any] = {}
     if trainer.is_world_process_zero():
         save_final(model, extractor, folder, weights)
+        with quiet_transformers():  # the trained one may hold shards alone
+            saved: Any = AudioFormerForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        saved.to(trainer.args.device).eval()
         measures = {
             "training_clips": len(clips.training_codes),
             "validation_clips": len(clips.validation_codes),
-            "tasks": {task: _measure(task, model, clips, arguments) for task in arguments.tasks},
+            "tasks": {task: _measure(task, saved, clips, arguments) for task in arguments.tasks},
         }
         write_generation_card(
             folder,

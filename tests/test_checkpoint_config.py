@@ -79,7 +79,8 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once_and_once(
 ) -> None:
     monkeypatch.chdir(model_folder.parent.parent)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     begin = time.monotonic()
     assert cli.main(["predict", "no_such/model", str(model_folder / "config.json")]) == 1
     assert time.monotonic() - begin < 10  # with all its attempts the client takes 23 s and more

@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +34,17 @@ MODEL = {
 HF = str(Path(sys.executable).with_name("hf"))
 CARD = "---\nlibrary_name: transformers\npipeline_tag: audio-classification\nlicense: cc0-1.0\n---\n# Tones\n"
 
-# A process's first lines: in vain does it look for this package.
-WITHOUT_PACKAGE = """
-import importlib.abc, sys
+PACKAGE = "hf_audioformer"
 
-class Absent(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "hf_audioformer":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+# In vain does this look for the package, as a module and as a distribution.
+WITHOUT_PACKAGE = f"""
+import importlib.metadata, importlib.util, sys
 
-sys.meta_path.insert(0, Absent())
-try:
-    import hf_audioformer
+if importlib.util.find_spec("{PACKAGE}") is not None:
     raise SystemExit("the package is there")
-except ModuleNotFoundError:
+try:
+    raise SystemExit(f"the package is installed: {{importlib.metadata.version('{PACKAGE}')}}")
+except importlib.metadata.PackageNotFoundError:
     pass
 """
 CLASSIFY = """
@@ -86,6 +85,7 @@ print(json.dumps({{
     "bare": type(AutoModel.from_pretrained("tester/tones", **where)).__name__,
     "masked": type(AutoModelForMaskedLM.from_pretrained("tester/tones", **where)).__name__,
     "modules": sorted(name for name in sys.modules if name.startswith("hf_audioformer")),
+    "prefix": sys.prefix,
 }}))
 """
 DATASETS = """
@@ -118,8 +118,24 @@ def run_client(hub: HubDouble, home: Path, *command: str) -> str:
     return done.stdout
 
 
-def run_script(hub: HubDouble, home: Path, script: str, *arguments: str) -> Any:
-    return json.loads(run_client(hub, home, sys.executable, "-c", script, *arguments).splitlines()[-1])
+def run_script(hub: HubDouble, home: Path, script: str, *arguments: str, python: str = sys.executable) -> Any:
+    """What the script prints last; of the environment `python` it sees what is installed there (-I: no PYTHONPATH)."""
+    return json.loads(run_client(hub, home, python, "-I", "-c", script, *arguments).splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def python_without_package(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The interpreter of an environment of its own, which has all that is installed here but this package; that is
+    linked, not installed again, and `.pth` files, through which an editable install would be found, are left out."""
+    folder = tmp_path_factory.mktemp("without_package")
+    venv.create(folder, symlinks=True)
+    paths = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)})
+    for kind in ("purelib", "platlib"):
+        for installed in Path(sysconfig.get_path(kind)).iterdir():
+            link = Path(paths[kind], installed.name)
+            if PACKAGE not in installed.name and installed.suffix != ".pth" and not link.exists():
+                link.symlink_to(installed)
+    return str(folder / "bin" / "python")
 
 
 def clip_file(folder: Path) -> str:
@@ -248,13 +264,15 @@ def test_pushed_twice_and_loaded_by_id_tag_and_commit(
 @pytest.mark.slow
 @pytest.mark.cli
 def test_with_its_code_it_loads_where_the_package_is_not_installed(
-    tiny_extractor: AudioFormerFeatureExtractor, tmp_path: Path, hub_client: HubDouble
+    tiny_extractor: AudioFormerFeatureExtractor, tmp_path: Path, hub_client: HubDouble, python_without_package: str
 ) -> None:
     folder = save_classifier(tiny_extractor, tmp_path / "tones", seed=0)
     assert cli.main(["push", str(folder), "tones", "--with_code", "true"]) == 0
     clip = clip_file(tmp_path)
     commit = hub_client.model("tester/tones").branches["main"].oid
-    loaded = run_script(hub_client, tmp_path / "home", LOAD_WITHOUT_PACKAGE, clip, commit)
+    home = tmp_path / "home"
+    loaded = run_script(hub_client, home, LOAD_WITHOUT_PACKAGE, clip, commit, python=python_without_package)
+    assert loaded["prefix"] == str(Path(python_without_package).parent.parent)
     assert_same(loaded["guesses"], local_guesses(folder, clip))
     assert (loaded["bare"], loaded["masked"]) == ("AudioFormerModel", "AudioFormerForMaskedLM")
     assert loaded["modules"] == []

@@ -14,7 +14,7 @@ import numpy as np
 
 from .classification_plots import ACCENT, INK
 from .clip_view import ClipView
-from .panels import mark_unheard, panels, show_log_mel
+from .panels import mark_unheard, mel_position, panels, show_log_mel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,8 +78,8 @@ def _maps_figure(
 def overlay_figure(views: Sequence[ClipView], log_mels: Sequence[np.ndarray]) -> Figure:
     """Where the output of one model looks, on the log-mel spectrogram: the last layer, and through all layers.
 
-    Of an AST it is a map over time and frequency, of other models a profile over time; of a model that writes there is
-    the cross-attention of all it wrote. What gets less than an even spread gives it is left as it is.
+    Of patches over frequency it is a map over time and frequency, of other models a profile over time; of a model that
+    writes there is the cross-attention of all it wrote. What gets less than an even spread gives it is left as it is.
     """
     names = {
         "focus": "last layer, from " + ("the class tokens" if views[0].layout.summary else "all steps"),
@@ -102,9 +102,11 @@ def overlay_figure(views: Sequence[ClipView], log_mels: Sequence[np.ndarray]) ->
 
 
 def _looked_at(view: ClipView, kind: str) -> np.ndarray:
-    """What is laid over the spectrogram, (rows, steps), 1 where an even spread would put it."""
+    """What is laid over the spectrogram, (rows, steps), 1 where an even spread would put it; rows that are not over
+    frequency have no place there, and are averaged."""
     if kind != "cross":
-        return getattr(view, kind)
+        grid: np.ndarray = getattr(view, kind)
+        return grid if view.layout.row_edges_hz else grid.mean(0, keepdims=True)
     if view.cross is None:
         raise ValueError(f"{view.model} has no cross-attention")
     shares = view.cross.shares.mean(0, keepdims=True)
@@ -117,15 +119,9 @@ def _shade(axes: Axes, view: ClipView, grid: np.ndarray, most: float) -> Any:
 
     strengths = np.linspace(0, 1, 256)
     colours = np.stack([np.full(256, 0.9), 0.3 * (1 - strengths), np.full(256, 0.1), 0.75 * strengths], axis=1)
-    image = axes.imshow(
-        grid,
-        cmap=ListedColormap(colours),
-        norm=Normalize(1, most),
-        origin="lower",
-        aspect="auto",
-        extent=(*view.edges_seconds, *view.layout.mel_extent),
-        interpolation="nearest",
-    )
+    rows = [mel_position(hz) for hz in view.layout.row_edges_hz] if view.layout.row_edges_hz else [0, 1]
+    steps = np.linspace(*view.edges_seconds, grid.shape[1] + 1)
+    image = axes.pcolormesh(steps, rows, grid, cmap=ListedColormap(colours), norm=Normalize(1, most))
     if len(grid) == 1:
         right = axes.twinx()
         right.plot(view.seconds, grid[0], color=ACCENT, linewidth=1.0, drawstyle="steps-mid")

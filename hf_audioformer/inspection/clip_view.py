@@ -154,7 +154,7 @@ class ModelFacts:
         input_shape, output_shape: Of a batch with this clip alone; the output is the encoder's.
         special_tokens: Those of the output that are no part of the clip.
         step_ms: Time from one step of the output to the next.
-        rows: Tokens of each step: patches over frequency.
+        rows: Tokens of each step: patches over frequency or, of MFCC, over coefficients, as `rows_over` says.
         heard_seconds: How much of the clip the model hears.
         random_weights: Tensors that the checkpoint lacks, and which are therefore random.
     """
@@ -172,6 +172,7 @@ class ModelFacts:
     special_tokens: tuple[str, ...]
     step_ms: float
     rows: int
+    rows_over: str
     clip_seconds: float
     heard_seconds: float
     random_weights: int
@@ -193,6 +194,7 @@ def model_facts(loaded: InspectedModel, trace: Trace, model: str) -> ModelFacts:
         special_tokens=trace.layout.leading + trace.layout.trailing,
         step_ms=1000 * trace.layout.step_seconds,
         rows=trace.layout.rows,
+        rows_over=trace.layout.rows_over,
         clip_seconds=trace.clip_seconds,
         heard_seconds=trace.heard_seconds,
         random_weights=len(loaded.missing),

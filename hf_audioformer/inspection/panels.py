@@ -55,7 +55,7 @@ def log_mel_of(audio: Audio) -> np.ndarray:
 
 
 def mel_position(hz: float) -> float:
-    """Where a frequency lies on the mel axis from 20 Hz to 8 kHz, from 0 to 1."""
+    """Where a frequency lies on the mel axis from 20 Hz to 8 kHz, from 0 to 1; lower and higher ones beyond."""
     lowest, highest, mel = (np.log(1 + value / 700) for value in (LOWEST_HZ, SAMPLING_RATE / 2, hz))
     return float((mel - lowest) / (highest - lowest))
 

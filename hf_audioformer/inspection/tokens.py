@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..audio.fbank import HOP_SECONDS, WINDOW_SECONDS
+from ..audio.fbank import HOP_SECONDS, LOWEST_HZ, WINDOW_SECONDS
 from ..models.ast.positions_ast import patch_grid
 
 __all__ = ["TokenLayout", "layout_of"]
@@ -25,20 +25,21 @@ class TokenLayout:
     Args:
         step_seconds: From the middle of a step to the middle of the next.
         first_seconds: The middle of the first step.
+        rows_over: What the rows divide: frequency, or the coefficients of MFCC.
+        row_edges_hz: Where rows over frequency begin and the last one ends, lowest first, (rows + 1).
         leading, trailing: Names of the special tokens before and behind the grid.
         summary: Whether the leading tokens are what the model classifies by, as those of an AST.
-        first_row, row_step: The middle of the lowest row and the way to the next, in shares of the mel axis.
     """
 
     steps: int
     step_seconds: float
     first_seconds: float
     rows: int = 1
+    rows_over: Literal["frequency", "coefficients"] = "frequency"
+    row_edges_hz: tuple[float, ...] | None = None
     leading: tuple[str, ...] = ()
     trailing: tuple[str, ...] = ()
     summary: bool = False
-    first_row: float = 0.5
-    row_step: float = 1.0
     time_major: bool = False
 
     @property
@@ -49,12 +50,6 @@ class TokenLayout:
     def seconds(self) -> np.ndarray:
         """The middle of each step, (steps,)."""
         return self.first_seconds + self.step_seconds * np.arange(self.steps)
-
-    @property
-    def mel_extent(self) -> tuple[float, float]:
-        """Where the lowest row begins and the highest ends, in shares of the mel axis."""
-        start = self.first_row - self.row_step / 2
-        return start, start + self.rows * self.row_step
 
     def steps_before(self, seconds: float) -> int:
         """How many steps have their middle before a time; at least 1. A model that pads has more steps than that."""
@@ -94,7 +89,7 @@ def layout_of(
     candidates = (
         _audioformer_layout(config, extractor, inputs, num_tokens),
         _signal_layout(config, extractor, num_tokens),
-        _ast_layout(config),
+        _ast_layout(config, extractor),
         _whisper_layout(config, extractor),
         None if "input_ids" in inputs else _waveform_layout(config, extractor, clip_seconds),
     )
@@ -121,28 +116,54 @@ def _signal_layout(config: Any, extractor: Any, num_tokens: int) -> TokenLayout 
     if config.model_type != "audioformer" or config.front_end == "codes":
         return None
     window = 1 / extractor.frame_rate if config.front_end == "waveform" else WINDOW_SECONDS
-    step, rows, frequency = config.input_stride / extractor.frame_rate, 1, {}
-    frames = config.input_stride
+    step, frames, patches = config.input_stride / extractor.frame_rate, config.input_stride, _PatchRows(1)
     if config.front_end == "patches":
         (frames, bands), band_stride = config.patch_size, config.patch_stride[1]
-        rows = (config.num_features - bands) // band_stride + 1
-        frequency = {"first_row": bands / 2 / config.num_features, "row_step": band_stride / config.num_features}
+        patches = _patch_rows(config.num_features, bands, band_stride, extractor.kind, extractor.sampling_rate)
     middle = ((frames - 1) / extractor.frame_rate + window) / 2
-    return TokenLayout(num_tokens // rows, step, middle, rows, time_major=True, **frequency)
+    return TokenLayout(num_tokens // patches.rows, step, middle, *patches, time_major=True)
 
 
-def _ast_layout(config: Any) -> TokenLayout | None:
+class _PatchRows(NamedTuple):
+    """The fields of a layout of these names."""
+
+    rows: int
+    rows_over: Literal["frequency", "coefficients"] = "frequency"
+    row_edges_hz: tuple[float, ...] | None = None
+
+
+def _patch_rows(num_features: int, height: int, stride: int, kind: str, sampling_rate: int) -> _PatchRows:
+    """The rows of patches of `height` features, `stride` apart. Where patches overlap, each row is drawn as wide as the
+    stride, around the middle of its patches."""
+    rows = (num_features - height) // stride + 1
+    if kind == "mfcc":
+        return _PatchRows(rows, "coefficients")
+    features = (height - stride) / 2 + stride * np.arange(rows + 1)  # feature k lies between k and k + 1
+    if kind == "spectrogram":  # linear: the middles of its features lie from 0 to half the rate
+        edges = (features - 0.5) * sampling_rate / 2 / (num_features - 1)
+    else:
+        edges = _hz_of_mel_share(features / num_features, sampling_rate)
+    return _PatchRows(rows, "frequency", tuple(edges.clip(0, sampling_rate / 2).tolist()))
+
+
+def _hz_of_mel_share(shares: np.ndarray, sampling_rate: int) -> np.ndarray:
+    """The frequencies at shares of the mel axis of Kaldi's log-mels, which goes from 20 Hz to half the rate."""
+    lowest, highest = math.log(1 + LOWEST_HZ / 700), math.log(1 + sampling_rate / 2 / 700)
+    return 700 * (np.exp(lowest + shares * (highest - lowest)) - 1)
+
+
+def _ast_layout(config: Any, extractor: Any) -> TokenLayout | None:
     """A patch hears its frames of 10 ms and the rest of the last one's window."""
     if config.model_type != "audio-spectrogram-transformer":
         return None
-    rows, steps = patch_grid(config)
+    _, steps = patch_grid(config)
     patch_seconds = (config.patch_size - 1) * HOP_SECONDS + WINDOW_SECONDS
+    sizes = (config.num_mel_bins, config.patch_size, config.frequency_stride)
     return TokenLayout(
-        *(steps, config.time_stride * HOP_SECONDS, patch_seconds / 2, rows),
+        *(steps, config.time_stride * HOP_SECONDS, patch_seconds / 2),
+        *_patch_rows(*sizes, "log_mel", extractor.sampling_rate),
         leading=("class", "distillation"),
         summary=True,
-        first_row=config.patch_size / 2 / config.num_mel_bins,
-        row_step=config.frequency_stride / config.num_mel_bins,
     )
 
 

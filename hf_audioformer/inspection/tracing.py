@@ -24,6 +24,7 @@ from transformers import (
 
 import hf_audioformer
 
+from .. import AudioFormerSignalFeatureExtractor
 from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..audio.io import Audio
 from ..checkpoint_config import read_config
@@ -34,6 +35,11 @@ __all__ = ["CrossAttention", "InspectedModel", "Trace", "load_model", "trace_cli
 
 MAX_ATTENTION_BYTES = 8e9
 MAX_NEW_TOKENS = 40
+SPECTRAL_FORMS = {
+    "log_mel": "log-mel spectrogram (frames, bands)",
+    "spectrogram": "log-power spectrogram (frames, frequencies)",
+    "mfcc": "MFCC (frames, coefficients)",
+}
 ALLOWED = (
     "Inspect takes transformers with self-attention over all tokens, such as AudioFormer, AST, Wav2Vec2 and Whisper; "
     "leave it out."
@@ -131,8 +137,8 @@ def load_model(source: str | os.PathLike[str]) -> InspectedModel:
         extractor = AutoFeatureExtractor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{name}: it holds a {config.model_type} model and no feature extractor for audio ({error}). Save one "
-            "beside it with save_pretrained."
+            f"{name}: it holds a model of type {config.model_type} and no feature extractor for audio ({error}). Save "
+            "one beside it with save_pretrained."
         ) from error
     if isinstance(extractor, ASTFeatureExtractor):
         extractor = ASTLogMelFeatureExtractor.from_pretrained(name, max_length=config.max_length)
@@ -183,7 +189,7 @@ def trace_clip(loaded: InspectedModel, audio: Audio) -> Trace:
         clip_seconds=seconds,
         input_name=name,
         input_shape=tuple(inputs[name].shape),
-        input_form=_input_form(loaded.model.config, inputs[name]),
+        input_form=_input_form(loaded.model.config, loaded.extractor, inputs[name]),
         layout=layout,
         hidden_states=states,
         attentions=attentions,
@@ -260,14 +266,17 @@ def _text(tokenizer: Any, token: int) -> str:
     return (tokenizer is not None and tokenizer.decode([token])) or str(token)
 
 
-def _input_form(config: Any, values: Tensor) -> str:
+def _input_form(config: Any, extractor: Any, values: Tensor) -> str:
     if not values.is_floating_point():
         return "codes (frames, codebooks)" if values.ndim == 3 else "codes (frames)"
     if values.ndim == 2:
         return "waveform (samples)"
+    if isinstance(extractor, AudioFormerSignalFeatureExtractor):
+        patches = "" if config.front_end != "patches" else " in patches of {} x {}".format(*config.patch_size)
+        return SPECTRAL_FORMS[extractor.kind] + patches
     if config.model_type == "audio-spectrogram-transformer":
         patch = config.patch_size
-        return f"log-mel spectrogram (frames, bands) in patches of {patch} x {patch}"
+        return f"{SPECTRAL_FORMS['log_mel']} in patches of {patch} x {patch}"
     return "log-mel spectrogram (bands, frames)" if config.model_type == "whisper" else "features (frames, size)"
 
 

@@ -125,7 +125,7 @@ def _fact_row(row: ModelFacts) -> list[str]:
     return [
         *(row.model, row.model_class, parameters, layers, str(row.heads), row.input_form, str(row.input_shape)),
         str(row.output_shape) + (f" with {', '.join(row.special_tokens)}" if row.special_tokens else ""),
-        f"{row.step_ms:.4g} ms" + (f", {row.rows} patches over frequency" if row.rows > 1 else ""),
+        f"{row.step_ms:.4g} ms" + (f", {row.rows} patches over {row.rows_over}" if row.rows > 1 else ""),
         f"{row.heard_seconds:.2f} of {row.clip_seconds:.2f} s",
     ]
 

@@ -101,10 +101,9 @@ def test_heads_are_those_of_the_layer() -> None:
 def test_overlay_is_clear_at_an_even_spread_and_folded_where_the_patches_lie() -> None:
     layout = TokenLayout(
         *(10, 0.1, 0.0875, 3),
+        row_edges_hz=(100.0, 500.0, 2000.0, 8000.0),
         leading=("class", "distillation"),
         summary=True,
-        first_row=8 / 48,
-        row_step=12 / 48,
     )
     focus = RANDOM.random((3, 10)) * 8
     view = a_view(layout=layout, steps=10, focus=focus, rollout=np.ones((3, 10)), cross=None)
@@ -112,13 +111,27 @@ def test_overlay_is_clear_at_an_even_spread_and_folded_where_the_patches_lie() -
     figure = overlay_figure([view], [log_mel])
     first, second = figure.axes[:2]
     assert first.get_title() == "a_clip: last layer, from the class tokens"
-    assert shown(first, 1) == pytest.approx(focus)
-    assert first.images[1].get_extent() == pytest.approx([0.0375, 1.0375, 2 / 48, 38 / 48])
+    (patches,), (of_rollout,) = first.collections, second.collections
+    assert np.asarray(patches.get_array()) == pytest.approx(focus)
+    edges = np.asarray(patches.get_coordinates())  # (rows + 1, steps + 1, 2)
+    assert edges[0, :, 0] == pytest.approx(0.0375 + 0.1 * np.arange(11))
+    assert edges[:, 0, 1] == pytest.approx([mel_position(hz) for hz in (100, 500, 2000, 8000)])
     assert first.get_xlim() == (0, 1)
-    for panel, most in ((first, np.percentile(focus, 99.5)), (second, 2.0)):
-        assert panel.images[1].get_clim() == pytest.approx((1, most))
-    assert second.images[1].cmap(second.images[1].norm(np.array([0.5, 1.0])))[:, 3].tolist() == [0, 0]
+    for mesh, most in ((patches, np.percentile(focus, 99.5)), (of_rollout, 2.0)):
+        assert mesh.get_clim() == pytest.approx((1, most))
+    assert of_rollout.cmap(of_rollout.norm(np.array([0.5, 1.0])))[:, 3].tolist() == [0, 0]
     assert_readable(figure)
+
+
+def test_overlay_of_coefficients_is_a_profile() -> None:
+    """They have no place on the axis of frequency."""
+    layout = TokenLayout(*(10, 0.1, 0.0875, 3), rows_over="coefficients", time_major=True)
+    focus = RANDOM.random((3, 10)) * 8
+    view = a_view(layout=layout, steps=10, focus=focus, rollout=np.ones((3, 10)), cross=None)
+    figure = overlay_figure([view], [RANDOM.standard_normal((98, 128))])
+    (line, *_) = (panel.lines[0] for panel in figure.axes if panel.lines)
+    assert line.get_ydata() == pytest.approx(focus.mean(0))
+    assert np.asarray(figure.axes[0].collections[0].get_array()) == pytest.approx(focus.mean(0, keepdims=True))
 
 
 def test_overlay_of_a_sequence_has_the_profile_as_a_line_and_what_the_decoder_looked_at() -> None:

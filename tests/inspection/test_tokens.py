@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import ASTConfig, Wav2Vec2Config, WhisperConfig
 
-from hf_audioformer import AudioFormerConfig, AudioFormerModel
+from hf_audioformer import AudioFormerConfig, AudioFormerModel, AudioFormerSignalFeatureExtractor
+from hf_audioformer.inspection.panels import mel_position
 from hf_audioformer.inspection.tokens import TokenLayout, layout_of
 
 pytestmark = pytest.mark.unit
@@ -30,7 +31,7 @@ def test_a_step_of_wav2vec2_lies_in_the_middle_of_the_samples_it_hears() -> None
 
 def test_patches_of_an_ast_lie_in_the_middle_of_their_frames() -> None:
     config = ASTConfig(max_length=64, num_mel_bins=48, time_stride=10, frequency_stride=12)
-    layout = layout_of(config, None, {}, 2 + 3 * 5, 0.64)
+    layout = layout_of(config, SimpleNamespace(sampling_rate=16_000), {}, 2 + 3 * 5, 0.64)
     assert (layout.rows, layout.steps, layout.leading) == (3, 5, ("class", "distillation"))
     assert layout.seconds == pytest.approx(
         [(10 * step * 0.010 + ((10 * step + 15) * 0.010 + 0.025)) / 2 for step in range(5)]
@@ -40,7 +41,7 @@ def test_patches_of_an_ast_lie_in_the_middle_of_their_frames() -> None:
 def test_an_ast_is_folded_as_it_was_cut() -> None:
     """A spectrogram whose cells name their frame and band, cut by the convolution of the patches."""
     config = ASTConfig(max_length=64, num_mel_bins=48, time_stride=10, frequency_stride=12)
-    layout = layout_of(config, None, {}, 17, 0.64)
+    layout = layout_of(config, SimpleNamespace(sampling_rate=16_000), {}, 17, 0.64)
     frames, bands = np.mgrid[:64, :48]
     cells = torch.from_numpy(1000.0 * frames + bands)[None, None].float()
     kernel = torch.zeros(1, 1, 16, 16)
@@ -89,18 +90,59 @@ def test_steps_of_an_audioformer_on_signals_stand_where_they_hear(kind: str) -> 
     else:
         changed[0, 24:30, 12:] += 1
     before, after = (model.embeddings.embed(inputs)[0][0].numpy() for inputs in (values, changed))
-    layout = layout_of(model.config, SimpleNamespace(frame_rate=rate, sampling_rate=16_000), {}, len(before), 0.4)
+    extractor = SimpleNamespace(frame_rate=rate, sampling_rate=16_000, kind="log_mel")
+    layout = layout_of(model.config, extractor, {}, len(before), 0.4)
     moved = np.abs(layout.fold(after - before, axis=0)).max(-1) > 1e-6
     if kind == "patches":
         assert moved.tolist() == [[False] * 7] * 2 + [[False] * 3 + [True] * 2 + [False] * 2]
         assert layout.seconds[3:5] == pytest.approx([0.18 + 0.095 / 2, 0.24 + 0.095 / 2])
-        assert layout.mel_extent == pytest.approx((0.125, 0.875))
+        shares = [mel_position(hz) for hz in layout.row_edges_hz]
+        assert shares == pytest.approx([0.125, 0.375, 0.625, 0.875])
     elif kind == "frames":
         assert moved[0].nonzero()[0].tolist() == [12, 13, 14]
         assert layout.seconds[12] == pytest.approx(0.24 + (0.01 + 0.025) / 2)
     else:
         assert moved[0].tolist() == [False, True]
         assert layout.seconds[1] == pytest.approx(30 / 16_000)
+
+
+@pytest.mark.parametrize("kind", ["log_mel", "spectrogram"])
+@torch.no_grad()
+def test_rows_of_patches_have_the_tones_of_their_frequencies(kind: str) -> None:
+    """A tone is loudest in the row whose edges are around it: of mel bands, and of linear frequencies."""
+    extractor = AudioFormerSignalFeatureExtractor(kind=kind, sampling_rate=8_000, num_mel_bins=64)
+    size, height = extractor.feature_size, extractor.feature_size // 8
+    config = AudioFormerConfig(
+        front_end="patches",
+        num_features=size,
+        patch_size=(8, height),
+        patch_stride=(8, height),
+        hidden_size=16,
+        num_attention_heads=2,
+    )
+    time = np.arange(2_000) / 8_000
+    for row in (0, 2, 7):
+        layout = layout_of(config, extractor, {}, 8 * 3, 0.25)
+        assert (layout.rows, layout.rows_over) == (8, "frequency")
+        low, high = layout.row_edges_hz[row : row + 2]
+        tone = np.sin(2 * np.pi * (0.4 * low + 0.6 * high) * time).astype(np.float32)
+        features = extractor(tone, sampling_rate=8_000)["input_values"][0]
+        power = np.exp(features).mean(0)[: 8 * height].reshape(8, height).sum(1)
+        assert power.argmax() == row
+
+
+def test_rows_of_coefficients_have_no_frequency() -> None:
+    extractor = AudioFormerSignalFeatureExtractor(kind="mfcc", num_coefficients=16)
+    config = AudioFormerConfig(
+        front_end="patches",
+        num_features=16,
+        patch_size=(8, 4),
+        patch_stride=(8, 4),
+        hidden_size=16,
+        num_attention_heads=2,
+    )
+    layout = layout_of(config, extractor, {}, 4 * 3, 0.25)
+    assert (layout.rows, layout.rows_over, layout.row_edges_hz) == (4, "coefficients", None)
 
 
 def test_steps_that_are_joined_after_the_convolutions_lie_evenly() -> None:

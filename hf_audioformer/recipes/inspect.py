@@ -7,11 +7,12 @@
 Takes folders and Hub ids of AudioFormers, Audio Spectrogram Transformers, Wav2Vec2 and its relatives, Whisper, and
 other models of Transformers that return their attention. The folder then holds report.html, which has everything in it
 and needs no network; the same figures as PNG; and inspect.json with the numbers. Clips are cut to --max_seconds, since
-attention grows with the square of the length.
+attention grows with the square of the length. A model that cannot be inspected is named and left out; the exit code is
+then 1.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from ..inspection.html_page import html_page
 from ..inspection.tracing import InspectedModel, Trace, load_model, trace_clip
 from ..training.arguments import parse_config
 from ..training.console import quiet_transformers
+from .inputs import report_left_out
 from .inspection_report import numbers, sections, summary
 
 __all__ = ["InspectArguments", "main", "run", "short_names"]
@@ -90,8 +92,8 @@ def run(arguments: InspectArguments) -> dict[str, Any]:
 
     Raises:
         FileExistsError: `output_dir` holds an earlier report and `overwrite` is not set.
-        ValueError: A clip cannot be read or is too short, or a model has no attention to show.
-        FileNotFoundError, OSError: There is no such clip or checkpoint.
+        ValueError: A clip cannot be read, or, at the end, some models could not be inspected.
+        FileNotFoundError, OSError: There is no such clip; or, of a single model, no such checkpoint.
     """
     folder = Path(arguments.output_dir)
     if (folder / REPORT_FILE).exists() and not arguments.overwrite:
@@ -109,7 +111,13 @@ def run(arguments: InspectArguments) -> dict[str, Any]:
     title = f"{', '.join(row.model for row in facts)} on {', '.join(clips)}"
     (folder / REPORT_FILE).write_text(html_page(title, parts), encoding="utf-8")
     print(f"{summary(facts)}\nOpen {folder / REPORT_FILE}; the figures and {NUMBERS_FILE} lie beside it.")
+    if len(facts) < len(arguments.models):
+        raise ValueError(_left_out(len(arguments.models) - len(facts), len(arguments.models)))
     return report
+
+
+def _left_out(count: int, total: int) -> str:
+    return f"{count} of {total} models could not be inspected; they are named above"
 
 
 def _read_clips(arguments: InspectArguments) -> dict[str, Audio]:
@@ -139,30 +147,45 @@ def short_names(sources: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def _inspect(arguments: InspectArguments, clips: dict[str, Audio]) -> tuple[list[ModelFacts], list[ClipView]]:
-    """The facts of each model, by the first clip, and its views of all; raw attention is held of one clip at a time."""
+    """The facts of each model, by the first clip, and its views of all; one that cannot be inspected is named and left
+    out.
+
+    Raises:
+        ValueError: None of several models can be inspected.
+        Exception: What came of a single one.
+    """
     facts: list[ModelFacts] = []
     views: list[ClipView] = []
     names = short_names(arguments.models, [Path(source).name for source in arguments.models])
     with quiet_transformers(), tqdm(total=len(names) * len(clips), desc="inspect", unit="clip") as bar:
-        for name, source in zip(names, arguments.models, strict=True):
-            loaded = load_model(source)
-            size = getattr(loaded.model.config, "codebook_size", None)
-            for number, (clip, audio) in enumerate(clips.items()):
-                trace = trace_clip(loaded, audio)
-                if number == 0:
-                    facts.append(model_facts(loaded, trace, name))
-                views.append(
-                    view_of(
-                        trace,
-                        model=name,
-                        clip=clip,
-                        codebook_size=size,
-                        surprise=_surprise(loaded, trace),
-                        layer=arguments.layer,
-                    )
-                )
-                bar.update()
+        for done, (name, source) in enumerate(zip(names, arguments.models, strict=True), start=1):
+            try:
+                of_model = list(_views(source, name, clips, arguments.layer, bar))
+            except Exception as error:  # the code of any model may raise anything
+                if len(names) == 1:
+                    raise
+                report_left_out(source, error)
+                bar.update(done * len(clips) - bar.n)
+                continue
+            facts.append(of_model[0][0])
+            views += [view for _, view in of_model]
+    if not facts:
+        raise ValueError(_left_out(len(names), len(names)))
     return facts, views
+
+
+def _views(
+    source: str, name: str, clips: dict[str, Audio], layer: int, bar: tqdm
+) -> Iterator[tuple[ModelFacts, ClipView]]:
+    """The facts and the view of a model by each clip; raw attention is held of one clip at a time."""
+    loaded = load_model(source)
+    size = getattr(loaded.model.config, "codebook_size", None)
+    for clip, audio in clips.items():
+        trace = trace_clip(loaded, audio)
+        surprise_of_clip = _surprise(loaded, trace)
+        view = view_of(trace, model=name, clip=clip, codebook_size=size, surprise=surprise_of_clip, layer=layer)
+        yield model_facts(loaded, trace, name), view
+        bar.update()
 
 
 def _surprise(loaded: InspectedModel, trace: Trace) -> np.ndarray | None:

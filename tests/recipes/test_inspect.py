@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from huggingface_hub import HfApi
 
 from hf_audioformer import cli, load_audio
 from hf_audioformer.inference.masked_codes import surprise
@@ -14,6 +15,7 @@ from hf_audioformer.inspection.tracing import load_model, trace_clip
 from hf_audioformer.recipes import inspect
 
 from ..fixtures_codec import varied_sound
+from ..hub_double import HubDouble
 from ..inspection.tiny_zoo import save_zoo
 
 pytestmark = pytest.mark.cli
@@ -68,6 +70,35 @@ def test_four_architectures_in_one_call(
 
     assert cli.main(command) == 1
     assert "--overwrite true" in capsys.readouterr().err
+
+
+def test_ids_of_the_hub_beside_models_that_cannot_be_inspected(
+    zoo: dict[str, str], clip: str, tmp_path: Path, hub_client: HubDouble, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """These are named, and the others go on."""
+    api = HfApi()
+    ids = [f"tester/{name}" for name in ("wav2vec2", "whisper")]
+    for name in ids:
+        api.create_repo(name, private=True)
+        api.upload_folder(repo_id=name, folder_path=zoo[name.removeprefix("tester/")])
+    bad = [f"{tmp_path}/none", f"{zoo['audioformer']}/codec"]
+    clips = ["--clip", clip, "--max_seconds", "0.5", "--output_dir"]
+    assert cli.main(["inspect", bad[0], ids[0], bad[1], ids[1], *clips, str(tmp_path / "report")]) == 1
+    shown = capsys.readouterr()
+    assert f"left out: models is {bad[0]}: there is no such folder" in shown.err
+    assert f"left out: {bad[1]}: it holds a model of type encodec and no feature extractor" in shown.err
+    assert "| 4/4 [" in shown.err
+    assert shown.err.endswith("2 of 4 models could not be inspected; they are named above\n")
+    assert f"Open {tmp_path / 'report' / 'report.html'}" in shown.out
+    report = json.loads((tmp_path / "report" / "inspect.json").read_text())
+    found = [(row["source"], row["model_class"], row["random_weights"]) for row in report["models"]]
+    assert found == [
+        (ids[0], "Wav2Vec2ForSequenceClassification", 0),
+        (ids[1], "WhisperForConditionalGeneration", 0),
+    ]
+    assert cli.main(["inspect", *bad, *clips, str(tmp_path / "none")]) == 1
+    assert capsys.readouterr().err.endswith("2 of 2 models could not be inspected; they are named above\n")
+    assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(

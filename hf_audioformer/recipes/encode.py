@@ -45,6 +45,7 @@ from ..codes.store import (
 )
 from ..data import ClipTable
 from ..data.clip_codes import version_loader
+from ..data.known_sets import KNOWN_SETS
 from ..models.audioformer.codec_audioformer import fingerprint
 from ..training.arguments import dump_config, parse_config
 from ..training.console import quiet_transformers
@@ -202,12 +203,12 @@ class EncodeJob:
         columns = _kept_columns(clips)
         self.columns = clips.table.select_columns(columns)
         self.plan = StorePlan(
-            source=arguments.data.source,
+            source=_located(arguments.data.source),
             clips=len(clips),
             clips_sha256=_checksum(self.columns[name][:] for name in columns),
             label_names=list(clips.label_names),
             multi_label=clips.multi_label,
-            codec=str(extractor.codec),
+            codec=_located(str(extractor.codec)),
             codec_revision=extractor.codec_revision,
             settings=code_settings(extractor),
             num_codebooks=extractor.num_codebooks,
@@ -385,6 +386,12 @@ def _load_companions(folders: list[str], extractor: AudioFormerFeatureExtractor)
             f"{extractor.num_codebooks}; store as many."
         )
     return networks
+
+
+def _located(name: str) -> str:
+    """A folder or file of this machine by its whole path, which is never taken for an id of the Hub; ids and known sets
+    as they are."""
+    return str(Path(name).absolute()) if name not in KNOWN_SETS and Path(name).exists() else name
 
 
 def _kept_columns(clips: ClipTable) -> list[str]:

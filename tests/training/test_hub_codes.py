@@ -37,14 +37,17 @@ print(json.dumps({"rows": rows, "same": rows == list(stream), "names": whole.fea
 
 @pytest.fixture(scope="module")
 def encoded(tone_folder: Path, tiny_checkpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tones as codes, but for one that cannot be read; not to be changed."""
+    """The tones as codes, but for one that cannot be read, named as one does beside them; not to be changed."""
     home = tmp_path_factory.mktemp("encoded")
     shutil.copytree(tone_folder, home / "tones")
     (home / "tones" / "low" / "3.wav").write_bytes(b"RIFF")
-    command = ["encode", "--data.source", str(home / "tones"), "--codec.checkpoint", tiny_checkpoint]
+    source = f"{home.name}/tones"  # like an id of the Hub
+    command = ["encode", "--data.source", source, "--codec.checkpoint", tiny_checkpoint]
     command += ["--output_dir", str(home / "codes"), "--shard_clips", "7", "--max_bad_share", "0.1"]
     command += ["--augmentation.copies", "1"]
-    assert cli.main(command) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home.parent)
+        assert cli.main(command) == 0
     return home / "codes"
 
 
@@ -101,6 +104,7 @@ def test_the_card_says_what_it_is_and_its_example_runs(
 ) -> None:
     text = bytes(codes_to_push(encoded, "tester/tones")["README.md"]).decode()  # type: ignore[arg-type]
     manifest = read_manifest(encoded)
+    assert "`tones`, local files" in text
     card = DatasetCard(text)
     assert card.data.size_categories == "n<1K"
     assert card.data.configs == [

@@ -161,6 +161,11 @@ def _load(source: str) -> tuple[PreTrainedModel, Any]:
         raise ValueError(
             f'model is {source}, of model_type "{config.model_type}"; allowed are {", ".join(MODEL_TYPES)}'
         )
+    if config.model_type == "audioformer" and config.front_end != "codes":
+        raise ValueError(
+            f'model is {source}, an AudioFormer of front_end "{config.front_end}"; those of front_end "codes" are '
+            "exported, and ASTs. Train one of these, or use this one through the pipeline or hf-audioformer predict"
+        )
     if head in ("AudioFormerForMaskedLM", "AudioFormerForPreTraining"):
         with quiet_transformers():
             return AudioFormerForMaskedLM.from_pretrained(source, dtype=torch.float32).eval(), None

@@ -172,7 +172,7 @@ def files_to_push(folder: Path, repo_id: str, *, with_code: bool = False) -> dic
     configurations name them.
 
     Raises:
-        ValueError: Code is wanted for a model that Transformers has itself.
+        ValueError: Code is wanted for a model or a feature extractor that is not this package's.
     """
     files: dict[str, Path | bytes] = {
         path.relative_to(folder).as_posix(): path
@@ -208,7 +208,15 @@ def refuse_public(repository: ModelInfo | DatasetInfo, remedy: str) -> None:
 def _auto_map(settings: Mapping[str, Any]) -> dict[str, str]:
     """What a configuration, or that of a feature extractor, says of the code beside it."""
     kind = settings.get("feature_extractor_type")
-    return AUTO_MAP if kind is None else {"AutoFeatureExtractor": f"{EXTRACTOR_MODULES[kind]}.{kind}"}
+    if kind is None:
+        return AUTO_MAP
+    if kind not in EXTRACTOR_MODULES:
+        raise ValueError(
+            f"with_code is for an AudioFormer with a feature extractor of its own ({', '.join(EXTRACTOR_MODULES)}); "
+            f"preprocessor_config.json names {kind}. Save the extractor it was trained with beside it, or push "
+            "without with_code."
+        )
+    return {"AutoFeatureExtractor": f"{EXTRACTOR_MODULES[kind]}.{kind}"}
 
 
 def push_folder(

@@ -217,6 +217,10 @@ def test_what_cannot_be_exported_is_refused(classifier: str, exported: Path, tmp
     (tmp_path / "config.json").write_text('{"model_type": "roformer"}')
     with pytest.raises(ValueError, match='"roformer"; allowed are audioformer, audio-spectrogram-transformer'):
         run(ExportArguments(str(tmp_path), str(tmp_path / "out")))
+    signal = '{"model_type": "audioformer", "front_end": "frames", "architectures": ["AudioFormerForMaskedLM"]}'
+    (tmp_path / "config.json").write_text(signal)
+    with pytest.raises(ValueError, match='of front_end "frames"; those of front_end "codes" are exported, and ASTs'):
+        run(ExportArguments(str(tmp_path), str(tmp_path / "out")))
     make_random_encodec(use_causal_conv=False).save_pretrained(tmp_path / "codec")
     looking_ahead = save_classifier(str(tmp_path / "codec"), tmp_path / "looking_ahead")
     with pytest.raises(ValueError, match=r"encoder of .* cannot be exported.*--codec false"):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import HfApi, ModelCard
-from transformers import ASTFeatureExtractor
+from transformers import ASTFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from hf_audioformer import (
     AudioFormerFeatureExtractor,
@@ -177,6 +177,9 @@ def test_code_travels_with_the_map_of_all_classes(folder: Path, hub_client: HubD
     assert "trust_remote_code=True" in bytes(files["README.md"]).decode()
     assert ModelCard(bytes(files["README.md"]).decode()).data.license == "cc0-1.0"
 
+    Wav2Vec2FeatureExtractor().save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"AudioFormerFeatureExtractor, .* names Wav2Vec2FeatureExtractor. Save the"):
+        files_to_push(folder, "tester/tones", with_code=True)
     (folder / "config.json").write_text(json.dumps({"model_type": "audio-spectrogram-transformer", "auto_map": {}}))
     with pytest.raises(ValueError, match="Transformers itself has the code of audio-spectrogram-transformer"):
         files_to_push(folder, "tester/tones", with_code=True)

@@ -20,7 +20,7 @@ from ..training.arguments import parse_config
 from ..training.checkpoints import save_final
 from ..training.classifier import ModelArguments, build_model, model_config
 from ..training.contrastive import ContrastiveArguments, contrastive_objective
-from ..training.model_card import Measured, write_model_card
+from ..training.model_card import Measured, size_of, write_model_card
 from ..training.output import resumable
 from ..training.probe import start_from_probe
 from ..training.results import SplitResult
@@ -157,7 +157,7 @@ class _Finetuning(SplitTraining[FinetuneArguments]):
             random_weights=self.arguments.model.random_weights,
             kind=self.inputs.kind,
             codec=None if is_bundled else self.inputs.codec,
-            details=self.inputs.details,
+            details=[*self.inputs.details, size_of(trainer.model)],
         )
 
     def _train_step(

@@ -34,7 +34,7 @@ from ..training.ast_classifier import (
 )
 from ..training.averaging import AveragingArguments
 from ..training.checkpoints import save_final
-from ..training.model_card import AST, Measured, write_model_card
+from ..training.model_card import AST, Measured, size_of, write_model_card
 from ..training.optimization import OptimizationArguments
 from ..training.output import resumable
 from ..training.results import SplitResult
@@ -236,7 +236,8 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
             f"It hears {_seconds(extractor):.2f} s at once, of audio at {extractor.sampling_rate} Hz: "
             f"{extractor.max_length} frames of {extractor.num_mel_bins} mel bands, normalised by mean "
             f"{extractor.mean:.4f} and deviation {extractor.std:.4f}. Transformers cuts what is longer; here it was "
-            f"tested in windows that share {data.window_overlap:.0%} (`hf-audioformer evaluate`)."
+            f"tested in windows that share {data.window_overlap:.0%} (`hf-audioformer evaluate`).",
+            size_of(trainer.model),
         ]
         if data.ignore_padding:
             sentences.append(

@@ -97,7 +97,6 @@ class CodeInputs:
     """
 
     kind = AUDIOFORMER
-    details: Sequence[str] = ()
 
     def __init__(
         self,
@@ -137,6 +136,18 @@ class CodeInputs:
     def of_split(self, split: Split) -> Self:
         """These inputs: nothing of codes is measured on training clips."""
         return self
+
+    @property
+    def details(self) -> Sequence[str]:
+        """Sentences for the card."""
+        extractor = self.extractor
+        level = "" if extractor.rms_level_dbfs is None else f", brought to a level of {extractor.rms_level_dbfs:g} dBFS"
+        longest = extractor.max_length_seconds
+        return [
+            f"It hears audio at {extractor.sampling_rate} Hz (other rates are resampled){level}: "
+            f"{extractor.num_codebooks} of {extractor.codebook_size} codes for each of {extractor.frame_rate:g} frames "
+            f"a second. {'Clips may have any length.' if longest is None else f'Clips are cut to {longest:g} s.'}"
+        ]
 
     def dataset(self, indices: Sequence[int], part: str) -> CodeDataset:
         """The clips of a part that could be read, for training in all versions, otherwise in the first."""

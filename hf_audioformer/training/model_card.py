@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -28,6 +29,7 @@ __all__ = [
     "AUDIOFORMER",
     "Kind",
     "Measured",
+    "size_of",
     "tell_of_all_splits",
     "write_generation_card",
     "write_model_card",
@@ -256,6 +258,11 @@ def write_model_card(
     )
     _save(folder, data, text)
     _write_evaluation_results(folder, source, result)
+
+
+def size_of(model: torch.nn.Module) -> str:
+    """A sentence on how large a network is, without a codec."""
+    return f"The network has {sum(weights.numel() for weights in model.parameters()):,} parameters."
 
 
 def tell_of_all_splits(folder: Path, results: Sequence[SplitResult]) -> None:

@@ -130,6 +130,9 @@ def test_the_score_is_that_of_the_saved_model_on_the_test_clips(arguments: Finet
     card = ModelCard.load(Path(arguments.output_dir) / "README.md")
     assert card.data.eval_results[0].metric_value == pytest.approx(result.score, abs=1e-4)
     assert f"| accuracy | {result.score:.4f} |" in card.text
+    size = sum(weights.numel() for weights in classifier.model.parameters())
+    assert "at 24000 Hz (other rates are resampled): 2 of 64 codes for each of 75 frames a second." in card.text
+    assert f"Clips may have any length.\nThe network has {size:,} parameters." in card.text
     vectors = [log_mel_statistics(clips.load(index)) for index in range(len(clips))]
     train, test = ([vectors[index] for index in part] for part in (split.train, split.test))
     peer = make_pipeline(StandardScaler(), LogisticRegression()).fit(train, clips.targets(split.train))

@@ -9,11 +9,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
 from ..draws import generator_of
 from ..models.audioformer.configuration_audioformer import special_token_id
+from .epoch_dataset import EpochDataset
 
 __all__ = ["ChangedVersions", "CodeAugmentation", "CodeDataset", "CodeVersion", "only_codebooks"]
 
@@ -134,7 +133,7 @@ class CodeAugmentation:
         return int(random.integers(1, ids.shape[1])) if dropped else ids.shape[1]
 
 
-class CodeDataset(Dataset):
+class CodeDataset(EpochDataset):
     """Encoded clips with their labels.
 
     An item is `{"input_ids": (frames,) or (frames, codebooks) int64, "clip_index": int, "labels": if there are any}`,
@@ -159,17 +158,12 @@ class CodeDataset(Dataset):
         augmentation: CodeAugmentation | None = None,
         names: Sequence[str] | None = None,
     ):
+        super().__init__()
         self.versions = versions
         self.targets = _joint_targets(versions, targets)
         self.companions_shape = _companions_shape(versions)
         self.augmentation = augmentation
         self.names = names
-        # In shared memory, so that worker processes that run already see the next epoch too.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw anew from now on; `AudioTrainer` calls this before each epoch."""
-        self._epoch.fill_(epoch)
 
     @property
     def lengths(self) -> list[int]:
@@ -181,7 +175,7 @@ class CodeDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         versions = self.versions[index]
-        version = versions[0] if self.augmentation is None else self.augmentation(versions, int(self._epoch), index)
+        version = versions[0] if self.augmentation is None else self.augmentation(versions, self.epoch, index)
         item: dict[str, Any] = {"input_ids": version.input_ids, "clip_index": index}
         if self.targets is not None:
             item["labels"] = self.targets[index] if version.targets is None else version.targets

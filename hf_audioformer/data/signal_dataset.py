@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -19,6 +18,7 @@ from ..models.audioformer.feature_extraction_signal_audioformer import AudioForm
 from ..models.audioformer.waveform_audioformer import leave_parents_threads
 from .clip_codes import mixed_targets, partners_of
 from .clip_table import ClipTable
+from .epoch_dataset import EpochDataset
 from .labels import as_rows
 from .waveform_cache import WaveformCache
 
@@ -40,7 +40,7 @@ def check_draw(extractor: AudioFormerSignalFeatureExtractor, crop_seconds: float
         )
 
 
-class SignalDataset(Dataset):
+class SignalDataset(EpochDataset):
     """Clips as normalised features with their labels; made when they are asked for.
 
     An item is `{"input_values": float32 (frames, feature_size) or (samples,), "clip_index": int, "labels": if there are
@@ -70,6 +70,7 @@ class SignalDataset(Dataset):
         augmentation: AudioAugmentation | None = None,
         seed: int = 0,
     ):
+        super().__init__()
         self.clips = clips
         self.indices = list(indices)
         self.names = [clips.ids[index] for index in self.indices]
@@ -82,8 +83,6 @@ class SignalDataset(Dataset):
         self.targets = as_rows(targets, len(clips.label_names)) if mixes and targets is not None else targets
         self._partners = partners_of(clips, augmentation or AudioAugmentation())
         self._limit = extractor.limit_samples(extractor.max_length_seconds)
-        # In shared memory, so that worker processes that run already see the next epoch too.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def draw(self, *, crop_seconds: float | None = None, mask_rate: float = 0.0, seed: int = 0) -> None:
         """What happens to clips in training, with `augmentation`: a stretch of `crop_seconds` is cut from longer ones,
@@ -97,10 +96,6 @@ class SignalDataset(Dataset):
         self.mask_rate = mask_rate
         self.draw_seed = seed
 
-    def set_epoch(self, epoch: int) -> None:
-        """Draw anew from now on; `AudioTrainer` calls this before each epoch."""
-        self._epoch.fill_(epoch)
-
     @property
     def lengths(self) -> list[int]:
         """Samples of each clip as it is."""
@@ -112,7 +107,7 @@ class SignalDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if self.augmentation is None:
             return self.version(index, 0)
-        random = generator_of(self.draw_seed, int(self._epoch), index)
+        random = generator_of(self.draw_seed, self.epoch, index)
         item = self.version(index, int(random.integers(self.augmentation.copies + 1)), random)
         frames = len(item["input_values"])
         if self.mask_rate:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..audio import Audio
 from ..audio.ast_features import ASTLogMelFeatureExtractor
@@ -19,13 +18,14 @@ from ..audio.fbank import num_frames, samples_of_frames
 from ..audio.spectrogram_augment import SpectrogramAugmentation, SpectrogramChange, mix_log_mels, mix_waveforms
 from ..models.audioformer.waveform_audioformer import leave_parents_threads, resample
 from .clip_table import ClipTable
+from .epoch_dataset import EpochDataset
 from .labels import as_rows
 from .waveform_cache import WaveformCache
 
 __all__ = ["SpectrogramDataset"]
 
 
-class SpectrogramDataset(Dataset):
+class SpectrogramDataset(EpochDataset):
     """Clips as normalised log-mels with their labels; made when they are asked for: 1 to 8 ms for 5 s.
 
     An item is `{"input_values": float32 (frames, num_mel_bins), "clip_index": int, "labels": if there are any}`, with
@@ -59,6 +59,7 @@ class SpectrogramDataset(Dataset):
         augmentation: SpectrogramAugmentation | None = None,
         seed: int = 0,
     ):
+        super().__init__()
         self.indices = list(indices)
         self.names = [clips.ids[index] for index in self.indices]
         self.extractor = extractor
@@ -68,12 +69,6 @@ class SpectrogramDataset(Dataset):
         self._check(targets)
         mixes = augmentation is not None and augmentation.mixup > 0
         self.targets = as_rows(targets, len(clips.label_names)) if mixes and targets is not None else targets
-        # In shared memory, so that worker processes that run already see the next epoch too.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw anew from now on; `AudioTrainer` calls this before each epoch."""
-        self._epoch.fill_(epoch)
 
     @property
     def lengths(self) -> list[int]:
@@ -96,7 +91,7 @@ class SpectrogramDataset(Dataset):
         if self.augmentation is None:
             input_values, targets = self.part(index, 0), None
         else:
-            change = self.augmentation.draw(self.seed, int(self._epoch), index, len(self))
+            change = self.augmentation.draw(self.seed, self.epoch, index, len(self))
             input_values = self._changed(self.augmentation, index, change)
             targets = self._mixed_targets(index, change)
         item: dict[str, Any] = {"input_values": input_values, "clip_index": index}

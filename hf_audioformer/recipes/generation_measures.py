@@ -18,7 +18,7 @@ from ..audio.distortion import si_sdr_db
 from ..audio.log_mel import log_mel_distance
 from ..data.generation_dataset import Task, draw_hidden
 from ..draws import generator_of
-from ..inference.generation import generate_clips
+from ..inference.generation import Generated, generate_clips
 from ..inference.listening import level_gain, round_trips
 from ..models.audioformer.waveform_audioformer import resample
 from .inputs import unique_names
@@ -60,8 +60,9 @@ def measure_generation(
     seed: int = 0,
     **settings: Any,
 ) -> dict[str, dict[str, float]]:
-    """Means over the clips of `log_mel_distance` and `si_sdr_db` to the clean clip, of what is heard, generated, and
-    left of the clean clip by the codec (`codec`); where something is hidden, over that stretch, where silence is heard.
+    """Means over the clips of `log_mel_distance` and `si_sdr_db` to the clean clip, of what is heard, left of it
+    by the codec (`heard_codec`), generated, and left of the clean clip by the codec (`codec`). Where something is
+    hidden they are taken over that stretch, where silence is heard.
 
     Args:
         model: In evaluation mode.
@@ -80,7 +81,7 @@ def measure_generation(
             heard, hidden = [clip.heard for clip in batch], [clip.hidden for clip in batch]
             found_clips = generate_clips(model, extractor, heard, hidden, **settings)
             for clip, name, generated in zip(batch, names, found_clips, strict=False):
-                sounds = _sounds(clip, generated.waveform, extractor)
+                sounds = _sounds(clip, generated, extractor)
                 if bar.n < examples:
                     for kind, sound in ({"clean": clip.clean} | sounds).items():
                         write_wav(folder / f"{name}.{task}.{kind}.wav", sound, extractor.sampling_rate)
@@ -113,19 +114,20 @@ def _task(task: Task, clip: ExampleClip, extractor: AudioFormerFeatureExtractor,
     return _Task(clip.name, clean, heard, draw_hidden(task, frames, random))
 
 
-def _sounds(clip: _Task, generated: Tensor, extractor: AudioFormerFeatureExtractor) -> dict[str, Tensor]:
+def _sounds(clip: _Task, generated: Generated, extractor: AudioFormerFeatureExtractor) -> dict[str, Tensor]:
     """What is compared with the clean clip, (samples,) each, at its level."""
     gain = partial(level_gain, rms_level_dbfs=extractor.rms_level_dbfs)
     count = extractor.num_codebooks
-    heard = clip.heard.clone()
-    if clip.hidden.stop > clip.hidden.start:
-        heard[_stretch(clip, extractor.hop_length)] = 0
-    return {
-        "heard": heard,
-        # The model gives clean clips the level that it learnt them at, whatever the noise had.
-        "generated": generated * (gain(clip.heard) / gain(clip.clean)),
-        "codec": round_trips(extractor.load_codec(), clip.clean, [count], extractor.rms_level_dbfs)[count],
-    }
+    sounds = {"heard": clip.heard}
+    if clip.hidden.stop == clip.hidden.start:
+        sounds["heard_codec"] = generated.round_trip
+    else:
+        sounds["heard"] = clip.heard.clone()
+        sounds["heard"][_stretch(clip, extractor.hop_length)] = 0
+    # The model gives clean clips the level that it learnt them at, whatever the noise had.
+    sounds["generated"] = generated.waveform * (gain(clip.heard) / gain(clip.clean))
+    codec = extractor.load_codec()
+    return sounds | {"codec": round_trips(codec, clip.clean, [count], extractor.rms_level_dbfs)[count]}
 
 
 def _stretch(clip: _Task, hop_length: int) -> slice:

@@ -9,6 +9,7 @@ most.
 """
 
 import csv
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -100,8 +101,11 @@ def run(arguments: SurpriseArguments) -> None:
                     continue
                 _write(folder / stem, starts, nats)
                 figure.savefig(folder / f"{stem}.png")
-                summary.writerow([name, len(audio["array"]) / audio["sampling_rate"], float(nats.mean())])
-                tqdm.write("\n".join([f"{name}  mean {nats.mean():.2f} nats", *_lines(starts, nats, arguments.top)]))
+                seconds = len(audio["array"]) / audio["sampling_rate"]
+                summary.writerow([name, seconds, float(nats.mean())])
+                tqdm.write(
+                    "\n".join([f"{name}  mean {nats.mean():.2f} nats", *_lines(starts, nats, seconds, arguments.top)])
+                )
     print(f"Tables and figures are in {folder}")
     if failures:
         raise ValueError(f"{failures} of {len(files)} clips could not be used; they are named above")
@@ -137,12 +141,17 @@ def _write(target: Path, starts: np.ndarray, nats: np.ndarray) -> None:
         )
 
 
-def _lines(starts: np.ndarray, nats: np.ndarray, count: int) -> list[str]:
-    """The half seconds of highest mean surprise, the highest first."""
-    stretches = (starts / STRETCH_SECONDS).astype(int)
+def _lines(starts: np.ndarray, nats: np.ndarray, seconds: float, count: int) -> list[str]:
+    """The half seconds of highest mean surprise, the highest first; less than a tenth of one at the end of the clip
+    belongs to the one before."""
+    stretches = (starts / STRETCH_SECONDS).astype(int).clip(max=max(0, math.ceil(seconds / STRETCH_SECONDS - 0.1) - 1))
     means = np.bincount(stretches, nats.mean(axis=1)) / np.bincount(stretches)
     best = np.argsort(-means, kind="stable")[:count]
     return [
-        f"{place * STRETCH_SECONDS:10.2f} to {(place + 1) * STRETCH_SECONDS:.2f} s  {means[place]:.2f} nats"
+        f"{place * STRETCH_SECONDS:10.2f} to {_end(place, len(means), seconds):.2f} s  {means[place]:.2f} nats"
         for place in best.tolist()
     ]
+
+
+def _end(place: int, count: int, seconds: float) -> float:
+    return seconds if place == count - 1 else (place + 1) * STRETCH_SECONDS

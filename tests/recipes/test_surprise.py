@@ -10,6 +10,7 @@ import torch
 
 from hf_audioformer import cli, load_audio
 from hf_audioformer.inference.listening import surprise_track
+from hf_audioformer.recipes import surprise
 from hf_audioformer.recipes.infill import load_masked_lm
 
 from ..fixtures_recipes import SAMPLING_RATE, tone
@@ -72,3 +73,20 @@ def test_names_of_clips_and_clips_without_a_picture(
         assert [Path(row["file"]).name for row in csv.DictReader(file)] == ["price $_$.wav", "surprise.wav"]
     assert cli.main([*asked, "--output_dir", str(tmp_path / "other"), "--batch_size", "0"]) == 1
     assert "top and batch_size must be at least 1, found 3 and 0" in capsys.readouterr().err
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("seconds", "frames", "last"),
+    [
+        (5.0, 376, "4.50 to 5.00 s"),
+        (1.2, 90, "1.00 to 1.20 s"),
+        (0.3, 23, "0.00 to 0.30 s"),
+        (0.04, 3, "0.00 to 0.04 s"),
+    ],
+)
+def test_the_last_stretch_ends_with_the_clip(seconds: float, frames: int, last: str) -> None:
+    """Also where the last frame begins with the clip's end; here it is the one of highest surprise."""
+    lines = surprise._lines(np.arange(frames) / 75, np.arange(float(frames))[:, None], seconds, 20)
+    assert lines[0].strip().startswith(last)
+    assert len(lines) == {5.0: 10, 1.2: 3}.get(seconds, 1)

@@ -7,7 +7,7 @@ one threshold, as they do there. `python -m benchmarks.metrics_speed` holds both
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "confidence_intervals",
     "confusion_matrix",
     "per_class_table",
+    "per_target_table",
     "precisions_at_positives",
     "regression_metrics",
 ]
@@ -82,9 +83,15 @@ def per_class_table(logits: np.ndarray, labels: np.ndarray, names: Sequence[str]
 
 
 def confidence_intervals(
-    logits: np.ndarray, labels: np.ndarray, *, resamples: int, seed: int = 0, level: float = 0.95
+    logits: np.ndarray,
+    labels: np.ndarray,
+    *,
+    resamples: int,
+    seed: int = 0,
+    level: float = 0.95,
+    metrics_of: Callable[[np.ndarray, np.ndarray], dict[str, float]] = classification_metrics,
 ) -> dict[str, tuple[float, float]]:
-    """The bounds of each of the `classification_metrics` that hold `level` of it when clips are drawn anew.
+    """The bounds of each of the metrics that hold `level` of it when clips are drawn anew.
 
     The percentile bootstrap: clips are drawn with replacement `resamples` times. It tells how the choice of test clips
     moves the figure, not how the training does. Metrics that are NaN in some draw have NaN bounds; a multi-label draw
@@ -93,10 +100,10 @@ def confidence_intervals(
     Raises:
         ValueError: as `classification_metrics`.
     """
-    names = classification_metrics(logits, labels)
+    names = metrics_of(logits, labels)
     random = np.random.default_rng(seed)
     draws = [_draw_again(random, labels) for _ in range(resamples)]
-    metrics = [classification_metrics(logits[draw], labels[draw]) for draw in draws]
+    metrics = [metrics_of(logits[draw], labels[draw]) for draw in draws]
     tails = (100 * (1 - level) / 2, 100 * (1 + level) / 2)
     with np.errstate(invalid="ignore"):  # between infinities, as d' of a perfect ranking, lies NaN
         bounds = {name: np.percentile([of_draw[name] for of_draw in metrics], tails) for name in names}
@@ -136,26 +143,60 @@ def precisions_at_positives(scores: np.ndarray, positive: np.ndarray) -> np.ndar
 
 
 def regression_metrics(predictions: np.ndarray, targets: np.ndarray) -> dict[str, float]:
-    """`mse`, `mae` and `r2` of predictions, float32 or float64 (clips,) or (clips, outputs), against targets alike.
+    """`mse`, `mae`, `rmse`, `r2`, `pearson` and `spearman` of predictions, float32 or float64 (clips,) or (clips,
+    outputs), against targets alike; of several outputs their means. Correlations with a constant are NaN.
 
     Raises:
         ValueError: half precision, NaN or infinity, shapes that differ, fewer than two clips.
     """
-    from sklearn.metrics import mean_absolute_error, mean_squared_error, r2_score
-
     _check_scores(predictions, "predictions")
     _check_scores(targets, "targets")
-    predictions, targets = predictions.astype(np.float64), targets.astype(np.float64)
     if predictions.size != targets.size or len(predictions) != len(targets):
         raise ValueError(f"predictions are {predictions.shape} and targets {targets.shape}; they must have one shape")
     if len(targets) < 2:
         raise ValueError(f"{len(targets)} clips; r2 needs at least two")
-    predictions = predictions.reshape(targets.shape)
+    shape = (len(targets), -1)
+    outputs = zip(predictions.reshape(shape).T, targets.reshape(shape).T, strict=True)
+    measured = [_metrics_of_output(*of_output) for of_output in outputs]
+    return {name: float(np.mean([of_output[name] for of_output in measured])) for name in measured[0]}
+
+
+def per_target_table(
+    predictions: np.ndarray, targets: np.ndarray, names: Sequence[str]
+) -> list[dict[str, float | str]]:
+    """One row per output of (clips, outputs): `name`, `clips`, and the `regression_metrics` of that output alone.
+
+    Raises:
+        ValueError: as `regression_metrics`.
+    """
+    rows: list[dict[str, float | str]] = []
+    for index, name in enumerate(names):
+        rows.append(
+            {"name": name, "clips": len(targets), **regression_metrics(predictions[:, index], targets[:, index])}
+        )
+    return rows
+
+
+def _metrics_of_output(predictions: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    from scipy.stats import rankdata
+
+    predictions, targets = predictions.astype(np.float64), targets.astype(np.float64)
+    errors = predictions - targets
+    spread = np.square(targets - targets.mean()).sum()
     return {
-        "mse": float(mean_squared_error(targets, predictions)),
-        "mae": float(mean_absolute_error(targets, predictions)),
-        "r2": float(r2_score(targets, predictions)),
+        "mse": np.square(errors).mean(),
+        "mae": np.abs(errors).mean(),
+        "rmse": np.sqrt(np.square(errors).mean()),
+        "r2": 1 - np.square(errors).sum() / spread if spread else float("nan"),
+        "pearson": _correlation(predictions, targets),
+        "spearman": _correlation(rankdata(predictions), rankdata(targets)),
     }
+
+
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    one, other = one - one.mean(), other - other.mean()
+    scale = np.sqrt(np.square(one).sum() * np.square(other).sum())
+    return float((one * other).sum() / scale) if scale else float("nan")
 
 
 def _single_label_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

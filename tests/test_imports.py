@@ -14,6 +14,7 @@ PACKAGE = Path(hf_audioformer.__file__).parent
 RANKS = {
     **{"models": 0, "environment": 0, "draws": 0},
     **{"assets": 1, "audio": 1, "checkpoint_config": 1, "codes": 1, "losses": 1, "metrics": 1, "inspection": 1},
+    **{"event_metrics": 1, "verification": 1},
     **{"data": 2, "training": 3, "inference": 3, "demo": 3, "recipes": 4, "cli": 5, "__main__": 6},
 }
 MODEL_IMPORTS = {"torch", "torchaudio", "transformers", "numpy", "huggingface_hub", "safetensors"}

@@ -6,14 +6,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
     f1_score,
     label_ranking_average_precision_score,
+    mean_absolute_error,
+    mean_squared_error,
     precision_recall_curve,
     precision_recall_fscore_support,
+    r2_score,
     roc_auc_score,
+    root_mean_squared_error,
 )
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
@@ -24,6 +29,7 @@ from hf_audioformer.metrics import (
     confidence_intervals,
     confusion_matrix,
     per_class_table,
+    per_target_table,
     precisions_at_positives,
     regression_metrics,
 )
@@ -207,7 +213,29 @@ def test_per_class_tables() -> None:
 @pytest.mark.unit
 def test_regression() -> None:
     metrics = regression_metrics(np.array([[1.0], [2.0], [4.0]], dtype=np.float32), np.array([1.0, 2.0, 3.0]))
-    assert metrics == {"mse": pytest.approx(1 / 3), "mae": pytest.approx(1 / 3), "r2": pytest.approx(0.5)}
+    assert metrics == {
+        **{"mse": pytest.approx(1 / 3), "mae": pytest.approx(1 / 3), "rmse": pytest.approx(3**-0.5)},
+        **{"r2": pytest.approx(0.5), "pearson": pytest.approx(27**0.5 / 28**0.5), "spearman": pytest.approx(1.0)},
+    }
+
+
+@pytest.mark.reference
+def test_regression_equals_scikit_learn_and_scipy() -> None:
+    random = np.random.default_rng(0)
+    targets = np.round(random.normal(3.0, 2.0, size=(40, 3)), 1)  # some equal ones
+    predictions = targets + random.normal(size=targets.shape) * [0.5, 2.0, 8.0]
+    found = regression_metrics(predictions, targets)
+    assert found["mse"] == pytest.approx(mean_squared_error(targets, predictions))
+    assert found["rmse"] == pytest.approx(root_mean_squared_error(targets, predictions))
+    assert found["mae"] == pytest.approx(mean_absolute_error(targets, predictions))
+    assert found["r2"] == pytest.approx(r2_score(targets, predictions))
+    pairs = list(zip(predictions.T, targets.T, strict=True))
+    assert found["pearson"] == pytest.approx(np.mean([pearsonr(*pair).statistic for pair in pairs]))
+    assert found["spearman"] == pytest.approx(np.mean([spearmanr(*pair).statistic for pair in pairs]))
+    rows = per_target_table(predictions, targets, ["a", "b", "c"])
+    assert [row["name"] for row in rows] == ["a", "b", "c"]
+    assert np.mean([row["r2"] for row in rows]) == pytest.approx(found["r2"])
+    assert math.isnan(regression_metrics(np.ones(3), np.arange(3.0))["pearson"])
 
 
 @pytest.mark.unit

@@ -47,13 +47,15 @@ def merged(spans: Iterable[Span]) -> list[Span]:
     return sorted((span for of_label in found.values() for span in of_label), key=lambda span: (span[1], span[0]))
 
 
-def stretches(active: np.ndarray) -> list[tuple[int, int, int]]:
+def stretches(active: np.ndarray, longest_gap: int = 0) -> list[tuple[int, int, int]]:
     """The class of each stretch of True in booleans (steps, classes), with its first step and the one after its last;
-    class by class."""
+    class by class. Two stretches of a class with at most `longest_gap` steps between them are one."""
     edges = np.diff(active.T.astype(np.int8), axis=1, prepend=0, append=0)
     classes, first = np.nonzero(edges == 1)
     _, end = np.nonzero(edges == -1)
-    return list(zip(classes.tolist(), first.tolist(), end.tolist(), strict=True))
+    is_new = np.append(True, (classes[1:] != classes[:-1]) | (first[1:] - end[:-1] > longest_gap))[: len(classes)]
+    is_last = np.append(is_new[1:], True)[: len(classes)]
+    return list(zip(classes[is_new].tolist(), first[is_new].tolist(), end[is_last].tolist(), strict=True))
 
 
 @dataclass(frozen=True)

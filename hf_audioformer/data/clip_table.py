@@ -34,8 +34,9 @@ class ClipTable:
     `table` has the columns `id` (str, unique), `label` (class index) or, when `multi_label`, `labels` (list of class
     indices), what `load_row` needs to make the sound (by default `audio` = {"bytes", "path"}), and all else the source
     has, such as `fold`, `speaker`, `split`.
-    `label_names[i]` is the name of class i; without labels there are none, and neither column. Clips of a code store
-    have `codes` in place of sound.
+    `label_names[i]` is the name of class i; without labels there are none, and neither column. Where clips are to have
+    numbers in place of classes, `label_names` are the `target_columns` that hold them. Clips of a code store have
+    `codes` in place of sound.
     """
 
     table: datasets.Dataset
@@ -43,9 +44,17 @@ class ClipTable:
     multi_label: bool
     load_row: Callable[[Mapping[str, Any]], Audio] = decode_audio_column
     codes: StoredCodes | None = None
+    target_columns: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def problem_type(self) -> str:
+        """What the labels make of it, as configurations of models call it."""
+        if self.target_columns:
+            return "regression"
+        return "multi_label_classification" if self.multi_label else "single_label_classification"
 
     @cached_property
     def ids(self) -> list[str]:
@@ -71,7 +80,8 @@ class ClipTable:
         return self.load_row(self.table[index])
 
     def targets(self, indices: Sequence[int] | None = None) -> np.ndarray:
-        """Labels of the clips (default: all): int64 (clips,); if `multi_label` multi-hot float32 (clips, classes).
+        """Labels of the clips (default: all): int64 (clips,); if `multi_label` multi-hot float32 (clips, classes);
+        numbers, float32 (clips, columns), where there are `target_columns`.
 
         Raises:
             ValueError: The clips have no labels.
@@ -79,6 +89,8 @@ class ClipTable:
         if not self.label_names:
             raise ValueError("the clips have no labels; they can be encoded and pretrained on, and no more")
         table = self.table if indices is None else self.table.select(indices)
+        if self.target_columns:
+            return np.stack([np.asarray(table[name][:], dtype=np.float32) for name in self.target_columns], axis=1)
         if not self.multi_label:
             return np.asarray(table["label"][:], dtype=np.int64)
         targets = np.zeros((len(table), len(self.label_names)), dtype=np.float32)

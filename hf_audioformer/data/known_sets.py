@@ -46,7 +46,11 @@ def read_esc10() -> tuple[datasets.Dataset, LoadRow]:
 
 
 def read_esc10_mix() -> tuple[datasets.Dataset, LoadRow]:
-    """Ten-second mixtures of ESC-10 clips with one to four labels, rendered when loaded: column `fold`."""
+    """Ten-second mixtures of ESC-10 clips with one to four labels, rendered when loaded: columns `fold` and
+    `num_events`.
+
+    Events are the clips from their beginning to their end, pauses within them included.
+    """
     import datasets
 
     esc10 = _parquet_with_ids("esc10.parquet")
@@ -61,17 +65,33 @@ def read_esc10_mix() -> tuple[datasets.Dataset, LoadRow]:
             "offsets_s": datasets.List(datasets.Value("float64")),
             "gains_db": datasets.List(datasets.Value("float64")),
             "labels": datasets.List(label),
+            "num_events": datasets.Value("int32"),
+            "event_labels": datasets.List(datasets.Value("string")),
+            "event_onsets": datasets.List(datasets.Value("float64")),
+            "event_offsets": datasets.List(datasets.Value("float64")),
         }
     )
+    index_of = {clip_id: index for index, clip_id in enumerate(esc10["id"])}
+    names = label.int2str(esc10["label"][:])
+    seconds = np.asarray(esc10["num_samples"][:]) / np.asarray(esc10["sampling_rate"][:])
+    clips = [[index_of[name] for name in row["clips"].split("|")] for row in rows]
+    onsets = [[float(offset) for offset in row["offsets_s"].split("|")] for row in rows]
     columns = {
         "id": [row["mix_id"] for row in rows],
         "fold": [int(row["fold"]) for row in rows],
         "clips": [row["clips"].split("|") for row in rows],
-        "offsets_s": [[float(offset) for offset in row["offsets_s"].split("|")] for row in rows],
+        "offsets_s": onsets,
         "gains_db": [[float(gain) for gain in row["gains_db"].split("|")] for row in rows],
         "labels": [label.str2int(row["labels"].split("|")) for row in rows],
+        "num_events": [len(of_row) for of_row in clips],
+        "event_labels": [[names[clip] for clip in of_row] for of_row in clips],
+        "event_onsets": onsets,
+        "event_offsets": [
+            [min(start + float(seconds[clip]), MIXTURE_SECONDS) for start, clip in zip(*of_row, strict=True)]
+            for of_row in zip(onsets, clips, strict=True)
+        ],
     }
-    renderer = MixtureRenderer(esc10, {clip_id: index for index, clip_id in enumerate(esc10["id"])})
+    renderer = MixtureRenderer(esc10, index_of)
     return datasets.Dataset.from_dict(columns, features=features), renderer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["as_rows", "class_balanced_weights", "index_labels", "sorted_names"]
+__all__ = ["as_rows", "class_balanced_weights", "index_labels", "read_numbers", "sorted_names"]
 
 
 def index_labels(
@@ -21,7 +22,7 @@ def index_labels(
     label_names: Sequence[str] | None,
     source: str,
 ) -> tuple[datasets.Dataset, tuple[str, ...], bool]:
-    """Replace `column` by `label` (class index) or `labels` (list of class indices).
+    """Add `label` (class index) or `labels` (list of class indices), in place of columns of these names.
 
     Returns the table, the class names in order, and whether it is multi-label. The arguments are those of `read_clips`.
 
@@ -43,11 +44,41 @@ def index_labels(
     _check_names(names, per_clip, source)
     index = {name: position for position, name in enumerate(names)}
     indices = [[index[name] for name in clip] for clip in per_clip]
-    table = table.remove_columns([name for name in {column, "label", "labels"} if name in table.column_names])
+    table = table.remove_columns([name for name in ("label", "labels") if name in table.column_names])
     feature = datasets.ClassLabel(names=list(names))
     if multi_label:
         return table.add_column("labels", indices, feature=datasets.List(feature)), names, True
     return table.add_column("label", [clip[0] for clip in indices], feature=feature), names, False
+
+
+def read_numbers(table: datasets.Dataset, columns: Sequence[str], source: str) -> datasets.Dataset:
+    """Turn these columns into numbers, float64.
+
+    Raises:
+        ValueError: there is no such column, or a clip has no finite number in it.
+    """
+    for column in columns:
+        if column not in table.column_names:
+            raise ValueError(
+                f"{source}: target_columns names {column!r}; the columns are {', '.join(sorted(table.column_names))}"
+            )
+        where = (f"{source}, clip {clip_id!r}, column {column!r}" for clip_id in table["id"])
+        numbers = [_number(cell, place) for cell, place in zip(table[column][:], where, strict=True)]
+        table = table.remove_columns(column).add_column(column, numbers)
+    return table
+
+
+def _number(cell: Any, where: str) -> float:
+    try:
+        number = float(cell)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(
+            f"{where}: {cell!r} is no finite number, and target_columns need one for each clip. Remove the clip or "
+            "give it one; for words as classes use label_column"
+        )
+    return number
 
 
 def _declared_names(feature: Any) -> list[str] | None:

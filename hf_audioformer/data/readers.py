@@ -15,13 +15,14 @@ from ..codes.store import PLAN_FILE, is_code_store
 from .clip_table import ClipTable, decode_audio_column
 from .known_layouts import ClipList, clip_lists
 from .known_sets import KNOWN_SETS, LoadRow
-from .labels import index_labels
+from .labels import index_labels, read_numbers
+from .moments import add_spans
 from .stored_codes import StoredCodes
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["AUDIO_SUFFIXES", "read_clips", "sound_files"]
+__all__ = ["AUDIO_SUFFIXES", "read_clips", "read_rows", "sound_files"]
 
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"})
 UNREADABLE_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp"})
@@ -40,6 +41,8 @@ def read_clips(
     hub_config: str | None = None,
     revision: str | None = None,
     needs_labels: bool = True,
+    target_columns: Sequence[str] = (),
+    events: str | os.PathLike[str] | None = None,
 ) -> ClipTable:
     """Read labelled clips; no audio is decoded yet.
 
@@ -60,6 +63,8 @@ def read_clips(
     default, if the column is named "labels", holds lists, or holds text with `label_separator`.
     `label_names` fixes the classes and their order (those of a checkpoint, say); by default the order of the source's
     `ClassLabel`, otherwise the names found, sorted.
+    With `target_columns` clips have the numbers in these columns in place of labels. `events`, a .csv, .tsv or .parquet
+    with the columns filename, onset, offset (seconds) and event_label, says when each label is heard; see `add_spans`.
     Where labels are not needed, clips may have none: a folder with files anywhere below it, or no column of a usual
     name.
 
@@ -78,7 +83,9 @@ def read_clips(
         codes = StoredCodes.open(folder)
         table, load_row = codes.clips(), codes.no_sound
     elif os.path.isdir(source):
-        table = _read_folder(Path(source), audio_column, audio_root, needs_labels)
+        table = _read_folder(
+            Path(source), audio_column, audio_root, needs_labels and not target_columns and events is None
+        )
     elif source.endswith(".csv"):
         table = _read_csv(Path(source), audio_column, audio_root)
     elif source.endswith(".parquet"):
@@ -88,6 +95,12 @@ def read_clips(
     if len(table) == 0:
         raise ValueError(f"{source}: no clips found")
     _check_unique_ids(table["id"], source)
+    if events is not None:
+        file = os.fspath(events)
+        table, label_column, multi_label = add_spans(table, read_rows(Path(file)), file), "labels", True
+    if target_columns:
+        table = read_numbers(table, target_columns, source)
+        return ClipTable(table, tuple(target_columns), False, load_row, codes, tuple(target_columns))
     if not needs_labels and label_column is None and not {"label", "labels"} & {*table.column_names}:
         return ClipTable(table, (), False, load_row, codes)
     column = _choose_column(table.column_names, label_column, ("label", "labels"), "label_column", source)
@@ -197,11 +210,28 @@ def _read_csv(path: Path, audio_column: str | None, audio_root: str | os.PathLik
     return _dataset_of_rows(rows)
 
 
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a .csv, .tsv or .parquet that names clips.
+
+    Raises:
+        FileNotFoundError, ValueError: It does not exist, or cannot be read.
+    """
+    if path.suffix != ".parquet":
+        return _csv_rows(path)
+    import pyarrow.parquet
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    return pyarrow.parquet.read_table(path).to_pylist()
+
+
 def _csv_rows(path: Path) -> list[dict[str, Any]]:
+    """The lines of a table, its cells separated by commas, or in a .tsv by tabs."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")))
+        delimiter = "\t" if path.suffix == ".tsv" else ","
+        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")), delimiter=delimiter)
         lines = [(reader.line_num, cells) for cells in reader if cells]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a csv in UTF-8 ({error})") from error

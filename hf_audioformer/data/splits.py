@@ -101,7 +101,7 @@ def make_splits(clips: ClipTable, arguments: SplitArguments) -> list[Split]:
         ValueError: a column or value that does not exist, a part that is empty or has one class only, a group on two
             sides.
     """
-    targets = clips.targets() if clips.multi_label else np.eye(len(clips.label_names))[clips.targets()]
+    targets = _strata(clips)
     groups = _groups(clips, arguments.group_column)
     splits = [
         _with_validation(split, targets, groups, arguments)
@@ -110,6 +110,14 @@ def make_splits(clips: ClipTable, arguments: SplitArguments) -> list[Split]:
     for split in splits:
         _check(split, targets, groups, arguments)
     return splits
+
+
+def _strata(clips: ClipTable) -> np.ndarray:
+    """What each part is to hold its share of, (clips, classes): classes, and for numbers whether one is a large one."""
+    targets = clips.targets()
+    if clips.target_columns:
+        return (targets > np.median(targets, axis=0)).astype(float)
+    return targets if clips.multi_label else np.eye(len(clips.label_names))[targets]
 
 
 def _train_and_test(

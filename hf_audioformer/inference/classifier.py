@@ -11,14 +11,18 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..data.moments import MomentGrid
 from ..data.windows import mean_scores
 from ..metrics import class_probabilities
 from .each_clip import HeardClip, each_clip
-from .events import Event, find_events, score_track
+from .events import Event, find_events, score_track, smoothed
 from .front_end import FrontEnd, Sound
-from .loading import choose_device, load_classifier
+from .loading import Output, choose_device, load_classifier, output_of
 
-__all__ = ["AudioClassifier", "ClipScores"]
+__all__ = ["HEARD", "AudioClassifier", "ClipScores"]
+
+# What models may give that an `AudioClassifier` hears by.
+HEARD: tuple[Output, ...] = ("classes", "numbers", "moments")
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,8 @@ class ClipScores:
     """What a classifier says of a clip.
 
     Attributes:
-        labels: Names of the classes.
-        scores: Probabilities of the whole clip, float64 (classes,): of its windows' mean logits.
+        labels: Names of the classes, or of numbers.
+        scores: Probabilities of the whole clip, float64 (classes,): of its windows' mean logits; numbers as they are.
         seconds: Length of the clip.
         window_seconds: Where each window begins and ends, float64 (windows, 2).
         window_scores: Probabilities of each window, float64 (windows, classes).
@@ -40,10 +44,12 @@ class ClipScores:
     window_seconds: np.ndarray
     window_scores: np.ndarray
     hop_seconds: float
+    are_numbers: bool = False
 
     def top(self, count: int) -> list[dict[str, Any]]:
-        """`label` and `score` of the best classes, the best first, as the pipeline gives them."""
-        order = np.argsort(-self.scores, kind="stable")[:count]
+        """`label` and `score` of the best classes, the best first, as the pipeline gives them; all numbers in their own
+        order."""
+        order = range(len(self.labels)) if self.are_numbers else np.argsort(-self.scores, kind="stable")[:count]
         return [{"label": self.labels[index], "score": float(self.scores[index])} for index in order]
 
     def track(self) -> np.ndarray:
@@ -61,7 +67,9 @@ class AudioClassifier:
     """A classifier for clips of any length: AudioFormer, AST, Wav2Vec2, HuBERT, Whisper, ...
 
     Clips that fit into one window get the scores of `pipeline("audio-classification")`, longer ones those of the mean
-    logits of their windows. Scores are softmax probabilities, or sigmoid ones for a model of several labels.
+    logits of their windows. Scores are softmax probabilities, or sigmoid ones for a model of several labels; a model
+    for regression gives its numbers. A model of moments has them in place of windows, `hop_seconds` apart, and as score
+    of a clip the highest of its moments.
 
     Args:
         model: With a classification head, in evaluation mode.
@@ -84,6 +92,9 @@ class AudioClassifier:
         config: Any = model.config
         self.front_end = FrontEnd(model, extractor, **windows)
         self.labels = tuple(config.id2label[index] for index in range(config.num_labels))
+        output = output_of(config)
+        self.gives_numbers = output == "numbers"
+        self.grid = MomentGrid.of(config, extractor) if output == "moments" else None
         self.multi_label = config.problem_type == "multi_label_classification" or config.num_labels == 1
         self.batch_size = batch_size
         self._model = model
@@ -93,9 +104,9 @@ class AudioClassifier:
         """The classifier of a folder or Hub id, in float32; on the accelerator if there is one.
 
         Raises:
-            ValueError: The checkpoint has no trained classifier, or one for regression.
+            ValueError: The checkpoint has no trained classifier, or gives vectors.
         """
-        return cls(*load_classifier(source, choose_device(device)), **settings)
+        return cls(*load_classifier(source, choose_device(device), HEARD), **settings)
 
     def __call__(self, sound: Sound) -> ClipScores:
         """Classifies one clip.
@@ -121,17 +132,23 @@ class AudioClassifier:
 
     @torch.inference_mode()
     def _logits(self, windows: list[Tensor]) -> list[np.ndarray]:
-        """Logits of each window, float32 (classes,)."""
-        logits = np.empty((len(windows), len(self.labels)), dtype=np.float32)
+        """Logits of each window, float32 (classes,), or of its moments, (moments, classes)."""
+        logits: dict[int, np.ndarray] = {}
         for places, features in self.front_end.batches(windows):
-            logits[places] = self._model(**features).logits.float().cpu().numpy()
-        return list(logits)
+            found = self._model(**features).logits
+            of_places = self.grid.of_sound(found, features) if self.grid else found.float().cpu().numpy()
+            logits |= zip(places, of_places, strict=True)
+        return [logits[place] for place in range(len(windows))]
 
     def _scores(self, clip: HeardClip[np.ndarray]) -> ClipScores:
         rate = self.front_end.sampling_rate
+        if self.grid is not None:
+            return self._along_time(clip, self.grid.seconds)
         logits = np.stack(clip.outputs)
         (mean,) = mean_scores(logits, np.zeros(len(logits), dtype=np.int64))
-        scores = class_probabilities(np.vstack([mean, logits]), multi_label=self.multi_label)
+        scores = np.vstack([mean, logits]).astype(np.float64)
+        if not self.gives_numbers:
+            scores = class_probabilities(scores, multi_label=self.multi_label)
         return ClipScores(
             labels=self.labels,
             scores=scores[0],
@@ -139,4 +156,29 @@ class AudioClassifier:
             window_seconds=clip.window_seconds(rate),
             window_scores=scores[1:],
             hop_seconds=self.front_end.hop_samples / rate,
+            are_numbers=self.gives_numbers,
+        )
+
+    def _along_time(self, clip: HeardClip[np.ndarray], step: float) -> ClipScores:
+        """Scores of moments, smoothed, in place of those of windows; of the whole clip the highest of each class.
+
+        Of windows that overlap each moment is taken from the one in whose middle it is rather.
+        """
+        windows = clip.window_seconds(self.front_end.sampling_rate)
+        borders = [-np.inf, *((windows[:-1, 1] + windows[1:, 0]) / 2), np.inf]
+        centres, logits = [], []
+        for (start, _), first, end, of_window in zip(windows, borders, borders[1:], clip.outputs, strict=False):
+            middles = start + (np.arange(len(of_window)) + 0.5) * step
+            kept = (first <= middles) & (middles < end)
+            centres.append(middles[kept])
+            logits.append(of_window[kept])
+        track = smoothed(class_probabilities(np.concatenate(logits), multi_label=self.multi_label), step)
+        middles = np.concatenate(centres)
+        return ClipScores(
+            labels=self.labels,
+            scores=track.max(axis=0),
+            seconds=len(clip.waveform) / self.front_end.sampling_rate,
+            window_seconds=np.stack([middles - step / 2, middles + step / 2], axis=1),
+            window_scores=track,
+            hop_seconds=step,
         )

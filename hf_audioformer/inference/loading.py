@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from transformers import (
     ASTFeatureExtractor,
     AutoFeatureExtractor,
     AutoModelForAudioClassification,
+    AutoModelForAudioFrameClassification,
+    AutoModelForAudioXVector,
     PreTrainedModel,
 )
 
@@ -17,10 +20,32 @@ from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..checkpoint_config import read_config
 from ..training.console import quiet_transformers
 
-__all__ = ["TRAINING_ONLY", "choose_device", "load_any_extractor", "load_classifier"]
+__all__ = [
+    "DESCRIBED",
+    "TRAINING_ONLY",
+    "Output",
+    "choose_device",
+    "load_any_extractor",
+    "load_classifier",
+    "output_of",
+]
 
 # A vector that stands for masked frames in training; checkpoints of Wav2Vec2 and its relatives may lack it.
 TRAINING_ONLY = "masked_spec_embed"
+
+# What a model gives of a clip; `moments` are classes along time.
+Output = Literal["classes", "numbers", "moments", "vectors"]
+DESCRIBED: dict[Output, str] = {
+    "classes": "classes of clips",
+    "numbers": "numbers (regression)",
+    "moments": "classes along time",
+    "vectors": "vectors to compare",
+}
+# How the names of their classes end, and who loads them.
+OTHER_HEADS: dict[Output, tuple[str, Any]] = {
+    "moments": ("ForAudioFrameClassification", AutoModelForAudioFrameClassification),
+    "vectors": ("XVector", AutoModelForAudioXVector),
+}
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -44,23 +69,41 @@ def load_any_extractor(source: str, device: torch.device) -> Any:
     return extractor
 
 
-def load_classifier(source: str, device: torch.device) -> tuple[PreTrainedModel, Any]:
+def output_of(config: Any) -> Output:
+    """What a checkpoint with this configuration gives; any that says nothing of it is taken for a classifier."""
+    architecture = (config.architectures or [""])[0]
+    for output, (ending, _) in OTHER_HEADS.items():
+        if architecture.endswith(ending):
+            return output
+    return "numbers" if config.problem_type == "regression" else "classes"
+
+
+def load_classifier(
+    source: str, device: torch.device, outputs: Sequence[Output] = ("classes",)
+) -> tuple[PreTrainedModel, Any]:
     """A classifier in float32 on the device, ready to evaluate, and its feature extractor; that of an AST is ours.
 
+    Args:
+        outputs: What the caller can use.
+
     Raises:
-        ValueError: The checkpoint has no trained classifier, or one for regression.
+        ValueError: The checkpoint has no trained classifier, or gives something else than `outputs`.
     """
     with quiet_transformers():
         extractor = load_any_extractor(source, device)
-        model, info = AutoModelForAudioClassification.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
-        )
+        output = output_of(read_config(source, "model"))
+        if output not in outputs:
+            raise ValueError(f"model is {source}, which gives {DESCRIBED[output]}; {_wanted(outputs)} is wanted here")
+        auto = OTHER_HEADS[output][1] if output in OTHER_HEADS else AutoModelForAudioClassification
+        model, info = auto.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     missing = sorted(name for name in info["missing_keys"] if not name.endswith(TRAINING_ONLY))
     if missing:
         raise ValueError(
             f"model is {source}, which holds no trained classifier (missing {missing[0]}); train one with "
             "hf-audioformer finetune or finetune-ast"
         )
-    if model.config.problem_type == "regression":
-        raise ValueError(f"model is {source}, which predicts numbers, not classes; classifiers are wanted here")
     return model.to(device).eval(), extractor
+
+
+def _wanted(outputs: Sequence[Output]) -> str:
+    return "a model of " + " or ".join(DESCRIBED[output] for output in outputs)

@@ -1,6 +1,7 @@
-"""Figures of a classifier's scores: precision-recall curves, confusion, average precision of every class.
+"""Figures of what a model says of clips: precision-recall curves, confusion, average precision of every class,
+numbers, events, pairs of clips.
 
-All take scores or logits (clips, classes) and labels as `hf_audioformer.metrics` does, and return a
+Those of classes take scores or logits (clips, classes) and labels as `hf_audioformer.metrics` does; all return a
 `matplotlib.figure.Figure` without touching matplotlib's global state.
 """
 
@@ -12,15 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..event_metrics import Span
 from ..metrics import confusion_matrix, precisions_at_positives
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["average_precision_figure", "confusion_figure", "precision_recall_figure"]
+__all__ = [
+    "average_precision_figure",
+    "confusion_figure",
+    "event_figure",
+    "numbers_figure",
+    "precision_recall_figure",
+    "trials_figure",
+]
 
-ACCENT, PALE, INK = "#1f5fa8", "#9db8d6", "#333333"
+ACCENT, PALE, INK, WARM = "#1f5fa8", "#9db8d6", "#333333", "#e07b28"
 STYLE: Any = {
     "font.size": 10,
     "text.parse_math": False,  # in names of classes, files and tokens `$` is a character like any other
@@ -32,6 +40,8 @@ CLASSES_NAMED = 10  # so many curves have a colour and a line in the legend
 CLASSES_IN_MATRIX = 50
 CLASSES_WITH_NUMBERS = 20
 BARS_AT_EACH_END = 30
+NUMBERS_SHOWN = 4
+CLIPS_WITH_EVENTS = 6
 RECALLS = np.linspace(0.005, 1, 200)
 
 
@@ -149,13 +159,63 @@ def _at_recalls(precisions: np.ndarray) -> np.ndarray:
     return precisions[np.ceil(RECALLS * len(precisions) - 1e-9).astype(int) - 1]
 
 
+def numbers_figure(predictions: np.ndarray, targets: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """Predicted against true numbers, (clips, outputs) both, in a panel for each of the first outputs."""
+    shown = min(len(names), NUMBERS_SHOWN)
+    with _figure(4.4 * shown + 0.4, 4.8, title, panels=shown) as (figure, *panels):
+        for index, axes in enumerate(panels):
+            true, predicted = targets[:, index], predictions[:, index]
+            limits = [min(true.min(), predicted.min()), max(true.max(), predicted.max())]
+            axes.plot(limits, limits, color=INK, linewidth=1, linestyle=(0, (2, 3)))
+            axes.scatter(true, predicted, s=14, color=ACCENT, alpha=max(0.15, min(0.8, 60 / len(true))), linewidths=0)
+            axes.set(xlabel=f"{names[index]}, true", ylabel="predicted")
+            axes.grid(color="#e8e8e8", linewidth=0.8)
+    return figure
+
+
+def event_figure(
+    ids: Sequence[str],
+    probabilities: Sequence[np.ndarray],
+    spans: Sequence[Sequence[Span]],
+    names: Sequence[str],
+    step_seconds: float,
+    title: str,
+) -> Figure:
+    """Probabilities along time of the first clips, a panel each, (steps, classes), with their true events as lines."""
+    shown = min(len(ids), CLIPS_WITH_EVENTS)
+    height = 0.5 + 0.22 * len(names)
+    with _figure(9.0, 0.9 + shown * (height + 0.4), title, rows=shown) as (figure, *panels):
+        for axes, clip_id, scores, true in zip(panels, ids, probabilities, spans, strict=False):
+            seconds = len(scores) * step_seconds
+            extent = (0, seconds, len(names) - 0.5, -0.5)
+            axes.imshow(scores.T, aspect="auto", extent=extent, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+            for label, onset, offset in true:
+                axes.plot([onset, offset], [label, label], color=WARM, linewidth=2.5, solid_capstyle="butt")
+            axes.set(xlim=(0, seconds), yticks=range(len(names)), yticklabels=names)
+            axes.set_title(clip_id, loc="left", fontsize=9)
+            axes.tick_params(labelsize=8)
+        panels[-1].set_xlabel("time in s")
+    return figure
+
+
+def trials_figure(scores: np.ndarray, same: np.ndarray, title: str) -> Figure:
+    """How often pairs of clips of the same and of different labels have which score, (trials,) both."""
+    with _figure(7.2, 4.2, title) as (figure, axes):
+        bins = np.linspace(scores.min(), scores.max(), 60)
+        for chosen, label, colour in ((~same, "different labels", PALE), (same, "same label", ACCENT)):
+            axes.hist(scores[chosen], bins, density=True, alpha=0.7, color=colour, label=f"{label}, {chosen.sum()}")
+        axes.set(xlabel="cosine", ylabel="density of pairs")
+        axes.legend(loc="upper left")
+    return figure
+
+
 @contextmanager
-def _figure(width: float, height: float, title: str) -> Iterator[tuple[Figure, Axes]]:
-    """An empty figure of a size in inches, and its only axes, in the house's style."""
+def _figure(width: float, height: float, title: str, panels: int = 1, rows: int = 1) -> Iterator[tuple[Any, ...]]:
+    """An empty figure of a size in inches, and its axes, row by row, in the house's style."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained", dpi=150)
         figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold")
-        yield figure, figure.add_subplot()
+        yield figure, *figure.subplots(rows, panels, squeeze=False).flat

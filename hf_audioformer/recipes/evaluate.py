@@ -1,9 +1,9 @@
 """Measuring a classifier, or several together, on labelled clips: metrics with their uncertainty, a table of the
-classes, every prediction, and figures. Takes AudioFormer checkpoints and any other that AutoModelForAudioClassification
-loads."""
+classes, every prediction, and figures. Takes AudioFormer checkpoints, also those that give numbers, classes along time
+or vectors, and any other that AutoModelForAudioClassification loads."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,38 @@ from transformers import ASTForAudioClassification, PreTrainedModel
 
 from .. import AudioFormerFeatureExtractor
 from ..audio.ast_features import ASTLogMelFeatureExtractor
+from ..checkpoint_config import read_config
 from ..data import ClipTable
 from ..data.clip_codes import codes_of_clips
 from ..data.collators import CodeCollator
+from ..data.moments import MomentGrid
+from ..data.readers import read_rows
 from ..data.spectrogram_collator import SpectrogramCollator
 from ..data.spectrogram_dataset import SpectrogramDataset
 from ..data.waveform_cache import WaveformCache
 from ..data.windows import WindowedDataset, check_overlap, mean_scores
-from ..inference.loading import choose_device, load_classifier
+from ..inference.loading import DESCRIBED, Output, choose_device, load_classifier, output_of
 from ..metrics import class_probabilities
 from ..models.ast.tokens_ast import keep_tokens
 from ..models.audioformer.waveform_audioformer import resample
 from ..training.arguments import parse_config
+from ..training.event_task import EventDetection
 from ..training.launch import check_launch
+from ..training.tasks import CLASSIFICATION, Regression, Task
+from ..training.verification_task import Verification
+from ..verification import trials_of
 from .evaluation_report import METRICS_FILE, ScoredClips, measure, summary, write_report
-from .inputs import ReadingArguments, SubsetArguments, read, subset
+from .inputs import OtherTargets, ReadingArguments, SubsetArguments, read, subset
 
 __all__ = ["EvaluateArguments", "main", "run"]
 
 Batch = tuple[list[int], dict[str, Tensor]]
+# What is kept of a model's outputs for a batch, an array for each clip.
+Taken = Callable[[Any, Mapping[str, Tensor]], Sequence[np.ndarray]]
 
 
 @dataclass(frozen=True)
-class EvaluationClips(ReadingArguments):
+class EvaluationClips(ReadingArguments, OtherTargets):
     """Which clips, and what is done with bad and with long ones."""
 
     skip_bad: bool = field(default=False, metadata={"help": "leave out clips that cannot be read, and list them"})
@@ -52,7 +61,16 @@ class EvaluationClips(ReadingArguments):
         default=False, metadata={"help": "leave out the padding of shorter clips, for an AST trained so"}
     )
 
+    trials: str | None = field(
+        default=None,
+        metadata={
+            "help": "for a model of vectors: a .csv with the columns first and second, the pairs of clips to compare; "
+            "all pairs by default"
+        },
+    )
+
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_overlap(self.window_overlap)
 
 
@@ -98,21 +116,92 @@ def run(arguments: EvaluateArguments) -> dict[str, Any]:
             f"{folder} holds an earlier evaluation. Replace it with --overwrite true, or name another."
         )
     sources = [arguments.model] if isinstance(arguments.model, str) else arguments.model
-    clips = subset(read(arguments.data), arguments.split)
-    scored = ensemble(clips, sources, [score(clips, source, arguments) for source in sources])
+    task, scored, clips = measured_clips(sources, arguments)
     left_out = set(clips.ids).difference(scored.ids)
     report = {
         "model": arguments.model,
         "source": arguments.data.source,
-        **measure(scored, resamples=arguments.resamples, seed=arguments.seed),
+        **measure(scored, resamples=arguments.resamples, seed=arguments.seed, task=task),
         "clips_skipped": [clip_id for clip_id in clips.ids if clip_id in left_out],
         "settings": asdict(arguments),
     }
     title = Path(sources[0]).name if len(sources) == 1 else f"{len(sources)} models together"
     about = f"{title} on {Path(arguments.data.source).name}, {len(scored.ids)} clips"
-    write_report(folder, report, scored, about)
+    write_report(folder, report, scored, about, task)
     print(f"{summary(report)}\nMetrics, tables and figures are in {folder}")
     return report
+
+
+def measured_clips(sources: Sequence[str], arguments: EvaluateArguments) -> tuple[Task, ScoredClips, ClipTable]:
+    """What the models do with clips, what they gave for each that could be read, and all clips.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: A model or the clips do not exist.
+        ValueError: Several models that give something else than classes, clips without what they are compared with, or
+            as `score`.
+    """
+    if not sources:
+        raise ValueError("model is an empty list; name at least one")
+    configs = [read_config(source, "model") for source in sources]
+    outputs = {output_of(config) for config in configs}
+    data, names = arguments.data, [configs[0].id2label[index] for index in range(configs[0].num_labels)]
+    if len(sources) > 1 and outputs != {"classes"}:
+        raise ValueError(f"model names {len(sources)} models, and only probabilities of classes have a mean; name one")
+    (output,) = outputs
+    _check_data(data, output, names, sources[0])
+    if output == "moments":
+        clips = subset(read(data, label_names=names), arguments.split)
+        return *_along_time(clips, sources[0], arguments), clips
+    if output == "vectors":
+        clips = subset(read(data), arguments.split)
+        return *_verified(clips, sources[0], arguments), clips
+    if output == "numbers":
+        data = replace(data, target_columns=names)
+    clips = subset(read(data), arguments.split)
+    scored = ensemble(clips, sources, [score(clips, source, arguments) for source in sources])
+    return Regression() if output == "numbers" else CLASSIFICATION, scored, clips
+
+
+def _check_data(data: EvaluationClips, output: Output, names: Sequence[str], source: str) -> None:
+    """Raises a ValueError for a setting that the model has no use for."""
+    for name, value, only in (
+        ("target_columns", data.target_columns, "numbers"),
+        ("events", data.events, "moments"),
+        ("trials", data.trials, "vectors"),
+    ):
+        if value and output != only:
+            raise ValueError(f"data.{name} is {value}, and model {source} gives {DESCRIBED[output]}; leave it out")
+    if data.target_columns and sorted(data.target_columns) != sorted(names):
+        raise ValueError(f"data.target_columns is {data.target_columns}, and model {source} predicts {list(names)}")
+
+
+def _along_time(clips: ClipTable, source: str, arguments: EvaluateArguments) -> tuple[Task, ScoredClips]:
+    """Classes of every moment of the clips, whose labels are in the model's order."""
+    model, extractor = load_classifier(source, choose_device(arguments.device), ("moments",))
+    grid = MomentGrid.of(model.config, extractor)
+    task = EventDetection(clips, grid)
+    found = classify(clips, model, extractor, arguments, lambda outputs, batch: grid.of_sound(outputs.logits, batch))
+    ids = [clips.ids[index] for index in sorted(found)]
+    return task, ScoredClips(
+        ids, [found[index] for index in sorted(found)], [task.spans[clip_id] for clip_id in ids], clips.label_names
+    )
+
+
+def _verified(clips: ClipTable, source: str, arguments: EvaluateArguments) -> tuple[Task, ScoredClips]:
+    """Vectors of the clips, whose labels need not be those that the model was trained on."""
+    if clips.multi_label:
+        raise ValueError(f"{arguments.data.source}: the clips have several labels each; vectors are compared by one")
+    trials = arguments.data.trials
+    rows = None if trials is None else read_rows(Path(trials))
+    model, extractor = load_classifier(source, choose_device(arguments.device), ("vectors",))
+    found = classify(
+        clips, model, extractor, arguments, lambda outputs, batch: outputs.embeddings.float().cpu().numpy()
+    )
+    indices = sorted(found)
+    task = Verification() if rows is None else Verification(lambda ids: trials_of(rows, ids, str(trials)))
+    vectors = np.stack([found[index] for index in indices])
+    ids = [clips.ids[index] for index in indices]
+    return task, ScoredClips(ids, vectors, clips.targets(indices), clips.label_names)
 
 
 @dataclass(frozen=True)
@@ -130,7 +219,7 @@ def score(clips: ClipTable, source: str, arguments: EvaluateArguments) -> ModelS
     Raises:
         ValueError: The model is no classifier, or a clip cannot be read.
     """
-    model, extractor = load_classifier(source, choose_device(arguments.device))
+    model, extractor = load_classifier(source, choose_device(arguments.device), ("classes", "numbers"))
     config: Any = model.config
     names = [config.id2label[index] for index in range(config.num_labels)]
     targets_of_model(clips, names, config.problem_type)  # raises before anything is classified
@@ -141,10 +230,8 @@ def ensemble(clips: ClipTable, sources: Sequence[str], models: Sequence[ModelSco
     """The clips that all models could read, with the logits of one or, of several, of their mean probabilities.
 
     Raises:
-        ValueError: There is no model, or they do not know the same classes, or some give one label and others several.
+        ValueError: They do not know the same classes, or some give one label and others several.
     """
-    if not models:
-        raise ValueError("model is an empty list; name at least one")
     names = models[0].names
     found = sorted(set.intersection(*(set(model.logits) for model in models)))
     targets = [targets_of_model(clips, names, model.problem_type)[found] for model in models]
@@ -173,13 +260,15 @@ def _of_mean_probabilities(logits: Sequence[np.ndarray], *, multi_label: bool) -
 
 
 def targets_of_model(clips: ClipTable, names: Sequence[str], problem_type: str | None) -> np.ndarray:
-    """The clips' labels in the order of a model's classes, `names`: int64 (clips,), or multi-hot (clips, classes) where
-    the model or, if it does not say, the clips may have several labels.
+    """The clips' labels in the order of a model's outputs, `names`: int64 (clips,), or multi-hot (clips, classes)
+    where the model or, if it does not say, the clips may have several labels; numbers as float32 (clips, numbers).
 
     Raises:
         ValueError: A label that the model does not know, or several labels for a model of single ones.
     """
     found = clips.targets()
+    if clips.target_columns:
+        return found[:, [clips.label_names.index(name) for name in names]]
     occurring = np.flatnonzero(found.any(0)) if clips.multi_label else np.unique(found)
     unknown = [clips.label_names[index] for index in occurring if clips.label_names[index] not in names]
     if unknown:
@@ -198,29 +287,39 @@ def targets_of_model(clips: ClipTable, names: Sequence[str], problem_type: str |
     return targets
 
 
+def _logits_of(outputs: Any, batch: Mapping[str, Tensor]) -> Sequence[np.ndarray]:
+    return outputs.logits.float().cpu().numpy()
+
+
+def _embeddings_of(outputs: Any, batch: Mapping[str, Tensor]) -> Sequence[np.ndarray]:
+    return outputs.embeddings.float().cpu().numpy()
+
+
 @torch.inference_mode()
 def classify(
-    clips: ClipTable, model: PreTrainedModel, extractor: Any, arguments: EvaluateArguments
+    clips: ClipTable, model: PreTrainedModel, extractor: Any, arguments: EvaluateArguments, taken: Taken = _logits_of
 ) -> dict[int, np.ndarray]:
-    """Logits, float32 (classes,), of each clip that can be read, by its index."""
+    """Logits, float32 (classes,), of each clip that can be read, by its index; or what is `taken` of the outputs."""
     if isinstance(model, ASTForAudioClassification):
         return _classify_windows(clips, model, extractor, arguments)
     if isinstance(extractor, AudioFormerFeatureExtractor):
         batches = _code_batches(clips, model, extractor, arguments)
     else:
         batches = _feature_batches(clips, extractor, arguments)
-    logits = _logits(batches, model, len(clips))
+    logits = _logits(batches, model, len(clips), taken)
     if not logits:
         raise ValueError(f"{arguments.data.source}: no clip could be read")
     return logits
 
 
-def _logits(batches: Iterable[Batch], model: PreTrainedModel, total: int) -> dict[int, np.ndarray]:
+def _logits(
+    batches: Iterable[Batch], model: PreTrainedModel, total: int, taken: Taken = _logits_of
+) -> dict[int, np.ndarray]:
     logits: dict[int, np.ndarray] = {}
     with tqdm(total=total, desc="classify", unit="clip", dynamic_ncols=True) as bar:
         for indices, batch in batches:
-            found = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits
-            logits |= zip(indices, found.float().cpu().numpy(), strict=True)
+            outputs = model(**{name: tensor.to(model.device) for name, tensor in batch.items()})
+            logits |= zip(indices, taken(outputs, batch), strict=True)
             bar.update(len(indices))
     return logits
 

@@ -11,21 +11,25 @@ import torch
 from accelerate import PartialState
 from transformers import set_seed
 
-from .. import assets
+from .. import AudioFormerForAudioClassification, assets
 from ..audio.augment import AudioAugmentation
 from ..data import ClipTable
 from ..data.clip_codes import check_mixing
+from ..data.moments import MomentCollator, MomentDataset, MomentGrid
 from ..data.splits import Split, make_splits
 from ..training.arguments import parse_config
 from ..training.checkpoints import save_final
 from ..training.classifier import ModelArguments, build_model, model_config
 from ..training.contrastive import ContrastiveArguments, contrastive_objective
+from ..training.event_task import EventDetection
 from ..training.model_card import Measured, size_of, write_model_card
 from ..training.output import resumable
 from ..training.probe import start_from_probe
 from ..training.results import SplitResult
 from ..training.steps import FinishedStep, StepArguments, read_step, write_step
+from ..training.tasks import CLASSIFICATION, Regression, Task
 from ..training.trainer import AudioTrainer
+from ..training.verification_task import Verification
 from .finetune_inputs import DataArguments, Inputs, inputs_of_splits, load_front_end
 from .inputs import read
 from .split_training import (
@@ -37,7 +41,6 @@ from .split_training import (
     callbacks,
     check_splits,
     claim_output,
-    compute_metrics,
     sampling_weights,
     split_arguments,
 )
@@ -94,7 +97,8 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
     check_splits(arguments, splits)
     source = arguments.model.checkpoint or assets.checkpoint_folder()
     extractor = load_front_end(source, arguments.model, arguments.data)
-    model_config(source, clips, arguments.model, extractor)  # raises before anything is encoded or claimed
+    config = model_config(source, clips, arguments.model, extractor)  # raises before anything is encoded or claimed
+    task = task_of(arguments, clips, MomentGrid.of(config, extractor))
     inputs = inputs_of_splits(
         clips,
         splits,
@@ -107,7 +111,52 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
         device=None if use_cpu else PartialState().device,
     )
     claim_output(arguments)
-    return _Finetuning(arguments, clips, inputs, source, use_cpu).run(splits)
+    return _Finetuning(arguments, clips, task, inputs, source, use_cpu).run(splits)
+
+
+def task_of(arguments: FinetuneArguments, clips: ClipTable, grid: MomentGrid) -> Task:
+    """What is learnt of the clips, by a model whose moments lie as the grid says.
+
+    Raises:
+        ValueError: The clips do not have what it needs, or a setting is for another task.
+    """
+    head = arguments.model.head
+    if clips.target_columns:
+        if head != "clips":
+            raise ValueError(f"data.target_columns goes with model.head clips, found {head}")
+        _refuse(arguments, "data.target_columns are numbers")
+        return Regression()
+    if head == "clips":
+        return CLASSIFICATION
+    _refuse(arguments, f"model.head is {head}")
+    if head == "vectors":
+        if clips.multi_label:
+            raise ValueError("model.head is vectors, and clips have several labels each; give one (data.label_column)")
+        return Verification()
+    change = arguments.augmentation
+    if change.copies and (tuple(change.speed) != (1, 1) or change.shift):
+        raise ValueError(
+            f"augmentation.speed is {list(change.speed)} and augmentation.shift {change.shift}, which move what is "
+            'heard in time, and model.head is moments; set augmentation.speed "[1, 1]" and leave shift out'
+        )
+    if arguments.data.crop_seconds is not None:
+        raise ValueError(
+            f"data.crop_seconds is {arguments.data.crop_seconds}, and onsets are those of whole clips; leave it out"
+        )
+    return EventDetection(clips, grid)
+
+
+def _refuse(arguments: FinetuneArguments, why: str) -> None:
+    """Raises a ValueError for a setting that is for classes of clips alone."""
+    for name, value, default in (
+        ("model.probe_first", arguments.model.probe_first, False),
+        ("augmentation.mixup", arguments.augmentation.mixup, 0),
+        ("data.sampling", arguments.data.sampling, "uniform"),
+        ("mpc.companions", arguments.mpc.companions, []),
+        ("report_official_epoch", arguments.report_official_epoch, False),
+    ):
+        if value != default:
+            raise ValueError(f"{name} is {value}, which is for classes of clips, and {why}; leave it out")
 
 
 class _Finetuning(SplitTraining[FinetuneArguments]):
@@ -118,15 +167,24 @@ class _Finetuning(SplitTraining[FinetuneArguments]):
         source: Where the weights come from.
     """
 
-    def __init__(self, arguments: FinetuneArguments, clips: ClipTable, inputs: Inputs, source: str, use_cpu: bool):
-        super().__init__(arguments, clips)
+    def __init__(
+        self, arguments: FinetuneArguments, clips: ClipTable, task: Task, inputs: Inputs, source: str, use_cpu: bool
+    ):
+        super().__init__(arguments, clips, task)
         self.inputs = self.all_inputs = inputs
         self.source = source
         self.use_cpu = use_cpu
 
     def parts(self, split: Split) -> dict[str, Any]:
         self.inputs = self.all_inputs.of_split(split)
-        return {part: self.inputs.dataset(getattr(split, part), part) for part in PARTS}
+        parts = {part: self.inputs.dataset(getattr(split, part), part) for part in PARTS}
+        if not isinstance(self.task, EventDetection):
+            return parts
+        task, num_labels = self.task, len(self.clips.label_names)
+        return {
+            part: MomentDataset(dataset, [task.spans[name] for name in dataset.names or ()], task.grid, num_labels)
+            for part, dataset in parts.items()
+        }
 
     def train(self, parts: Mapping[str, Any], folder: Path) -> tuple[AudioTrainer, FinishedStep]:
         """Trains once, or step after step, each from the weights of the one before; the last Trainer, and all the
@@ -171,22 +229,24 @@ class _Finetuning(SplitTraining[FinetuneArguments]):
         """Trains from the checkpoint `source` in `folder`; the Trainer, and the log of this and all steps `before`."""
         set_seed(settings.seed)
         inputs = self.inputs
-        inputs.augment(parts["train"], settings.data, settings.seed)
-        model = build_model(source, self.clips, settings.model, inputs.extractor)
+        training: Any = parts["train"]
+        has_moments = isinstance(training, MomentDataset)
+        inputs.augment(training.dataset if has_moments else training, settings.data, settings.seed)
+        model = build_model(source, self.clips, settings.model, inputs.extractor, training.targets)
         trainer = AudioTrainer(
             model=model,
             args=split_arguments(settings, folder, self.use_cpu, validated=len(parts["validation"]) > 0),
             train_dataset=parts["train"],
             eval_dataset=parts["validation"] if len(parts["validation"]) else None,
-            data_collator=inputs.collator,
-            eval_collator=inputs.eval_collator,
+            data_collator=MomentCollator(inputs.collator) if has_moments else inputs.collator,
+            eval_collator=MomentCollator(inputs.eval_collator) if has_moments else inputs.eval_collator,
             objective=contrastive_objective(settings.mpc, inputs.companions, "classification_loss"),
             sampling_weights=sampling_weights(settings.data, parts["train"].targets),
-            compute_metrics=compute_metrics,
+            compute_metrics=self.metrics_of(parts["validation"]),
             processing_class=inputs.extractor,
             callbacks=callbacks(settings),
         )
-        if settings.model.probe_first:
+        if settings.model.probe_first and isinstance(model, AudioFormerForAudioClassification):
             start_from_probe(model, parts["train"].own_labels_only(), inputs.eval_collator)
         return trainer, self.train_to_the_end(trainer, parts, folder, before)
 

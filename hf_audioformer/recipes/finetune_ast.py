@@ -40,6 +40,7 @@ from ..training.output import resumable
 from ..training.results import SplitResult
 from ..training.spectrogram import spectrogram_objective
 from ..training.steps import FinishedStep
+from ..training.tasks import ScoredClips
 from ..training.trainer import AudioTrainer
 from .inputs import TrainingClips, read
 from .split_training import (
@@ -203,15 +204,12 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
         merge_lora(trainer.model)
         return trainer, done
 
-    def predict(self, trainer: AudioTrainer, dataset: SpectrogramDataset) -> tuple[np.ndarray, np.ndarray]:
+    def predict(self, trainer: AudioTrainer, dataset: SpectrogramDataset) -> ScoredClips:
         """The mean of the logits of a clip's windows."""
         windows = self._windows(dataset)
-        of_validation, trainer.compute_metrics = trainer.compute_metrics, None
-        try:
-            logits = np.asarray(trainer.predict(windows).predictions)
-        finally:
-            trainer.compute_metrics = of_validation
-        return mean_scores(logits, windows.clip_of_window), np.asarray(dataset.targets)
+        of_windows = self.predict_and_measure(trainer, windows, None)
+        logits = mean_scores(of_windows.logits, windows.clip_of_window)
+        return replace(of_windows, ids=dataset.names, logits=logits, labels=np.asarray(dataset.targets))
 
     def save(self, trainer: AudioTrainer, folder: Path, weights: dict[str, torch.Tensor]) -> None:
         save_final(trainer.model, cast(ASTLogMelFeatureExtractor, trainer.processing_class), folder, weights)

@@ -25,7 +25,7 @@ from ..training.classifier import ModelArguments, new_front_end
 from ..training.console import quiet_transformers
 from ..training.contrastive import ContrastiveArguments, add_companions, read_companions, with_codebooks_of
 from ..training.model_card import AUDIOFORMER, AUDIOFORMER_OF_SIGNALS
-from .inputs import TrainingClips, load_extractor
+from .inputs import OtherTargets, TrainingClips, load_extractor
 from .split_training import PARTS
 from .stats import Moments
 
@@ -38,7 +38,7 @@ FrontEnd = AudioFormerFeatureExtractor | AudioFormerSignalFeatureExtractor
 
 
 @dataclass(frozen=True)
-class DataArguments(TrainingClips):
+class DataArguments(TrainingClips, OtherTargets):
     """Which clips, and what happens to them before training."""
 
     max_length_seconds: float | None = field(default=None, metadata={"help": "cut longer clips at the end"})

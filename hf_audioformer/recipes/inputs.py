@@ -18,6 +18,7 @@ from ..data.readers import sound_files
 from ..training.console import quiet_transformers
 
 __all__ = [
+    "OtherTargets",
     "ReadingArguments",
     "SubsetArguments",
     "TrainingClips",
@@ -53,6 +54,28 @@ class ReadingArguments:
     revision: str | None = field(default=None, metadata={"help": "revision of a data set from the Hub"})
 
 
+@dataclass(frozen=True, kw_only=True)
+class OtherTargets:
+    """What an AudioFormer may learn of clips in place of classes."""
+
+    target_columns: list[str] = field(
+        default_factory=list, metadata={"help": "columns of numbers to predict in place of labels (regression)"}
+    )
+    events: str | None = field(
+        default=None,
+        metadata={
+            "help": "a .csv, .tsv or .parquet with the columns filename, onset, offset (in seconds), event_label: when "
+            "each label is heard (for model.head moments); esc10_mix has them itself"
+        },
+    )
+
+    def __post_init__(self) -> None:
+        if self.target_columns and self.events:
+            raise ValueError(
+                f"data.target_columns is {self.target_columns} and data.events {self.events}; give numbers or events"
+            )
+
+
 @dataclass(frozen=True)
 class TrainingClips(ReadingArguments):
     """Which clips a classifier learns from and is tested on, and how often each is seen."""
@@ -78,12 +101,15 @@ class SubsetArguments:
             )
 
 
-def read(arguments: ReadingArguments, *, needs_labels: bool = True) -> ClipTable:
+def read(
+    arguments: ReadingArguments, *, needs_labels: bool = True, label_names: Sequence[str] | None = None
+) -> ClipTable:
     """The clips that the arguments name, read by `read_clips`.
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: As `read_clips`.
     """
+    others = arguments if isinstance(arguments, OtherTargets) else OtherTargets()
     return read_clips(
         arguments.source,
         audio_column=arguments.audio_column,
@@ -92,7 +118,10 @@ def read(arguments: ReadingArguments, *, needs_labels: bool = True) -> ClipTable
         multi_label=arguments.multi_label,
         hub_config=arguments.hub_config,
         revision=arguments.revision,
+        label_names=label_names,
         needs_labels=needs_labels,
+        target_columns=others.target_columns,
+        events=others.events,
     )
 
 

@@ -5,9 +5,10 @@
     hf-audioformer predict MODEL FILES|FOLDERS ... --json FILE --csv FILE
 
 Clips may have any length, rate and format that soundfile reads (wav, flac, ogg, opus, mp3). One longer than a window is
-heard in windows that overlap by half, and its scores are those of the mean of their logits. Results are written as they
-come, so that none is lost when the command is stopped. Files that cannot be used are named and left out; the exit code
-is then 1.
+heard in windows that overlap by half, and its scores are those of the mean of their logits. A model trained with
+model.head moments says when each label is heard without --timestamps; one for regression gives its numbers. Results are
+written as they come, so that none is lost when the command is stopped. Files that cannot be used are named and left
+out; the exit code is then 1.
 
 --json writes one object per line and clip (JSON Lines): file, seconds, scores; with --timestamps also events and
 track, the scores of every class, one per step. --csv writes a line per clip and label; with --timestamps a line per
@@ -24,10 +25,10 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..inference.classifier import AudioClassifier, ClipScores
+from ..inference.classifier import HEARD, AudioClassifier, ClipScores
 from ..inference.events import EVENT_WINDOW_SECONDS, Event
 from ..inference.front_end import longest_window
-from ..inference.loading import choose_device, load_classifier
+from ..inference.loading import DESCRIBED, choose_device, load_classifier, output_of
 from ..training.arguments import parse_config
 from .inputs import clip_bar, files_of, interruption_says, report_left_out, stopped_after, with_names
 
@@ -102,14 +103,15 @@ def run(arguments: PredictArguments) -> None:
     found, failures = 0, 0
     with ExitStack() as stack:
         stack.enter_context(interruption_says(lambda: stopped_after(found, len(files), targets)))
-        writers = [stack.enter_context(writer) for writer in _writers(arguments)]
+        along_time = arguments.timestamps is not None or classifier.grid is not None
+        writers = [stack.enter_context(writer) for writer in _writers(arguments, along_time)]
         bar = stack.enter_context(clip_bar("classify", len(files)))
         for name, result in classifier.each(files, heard=bar.update):
             if isinstance(result, Exception):
                 failures += 1
                 report_left_out(name, result)
                 continue
-            tqdm.write(_shown(name, result, arguments))
+            tqdm.write(_shown(name, result, arguments, along_time))
             for write in writers:
                 write(name, result)
             found += 1
@@ -118,7 +120,12 @@ def run(arguments: PredictArguments) -> None:
 
 
 def _load(arguments: PredictArguments) -> AudioClassifier:
-    model, extractor = load_classifier(arguments.model, choose_device(arguments.device))
+    model, extractor = load_classifier(arguments.model, choose_device(arguments.device), HEARD)
+    output = output_of(model.config)
+    if arguments.timestamps is not None and output != "classes":
+        raise ValueError(
+            f"timestamps is {arguments.timestamps}, and model {arguments.model} gives {DESCRIBED[output]}; leave it out"
+        )
     window = arguments.window
     if window is None and arguments.timestamps is not None:
         longest = longest_window(model, extractor)
@@ -137,10 +144,11 @@ def _load(arguments: PredictArguments) -> AudioClassifier:
     )
 
 
-def _shown(name: str, result: ClipScores, arguments: PredictArguments) -> str:
+def _shown(name: str, result: ClipScores, arguments: PredictArguments, along_time: bool) -> str:
     lines = [f"{name}  ({result.seconds:.2f} s)"]
-    lines += [f"{guess['score']:8.4f}  {guess['label']}" for guess in result.top(arguments.top)]
-    if arguments.timestamps is not None:
+    form = "10.5g" if result.are_numbers else "8.4f"
+    lines += [f"{guess['score']:{form}}  {guess['label']}" for guess in result.top(arguments.top)]
+    if along_time:
         events = _events(result, arguments)
         lines += ["  heard:" if events else f"  no label scores {arguments.threshold:g} anywhere"]
         lines += [
@@ -154,21 +162,21 @@ def _events(result: ClipScores, arguments: PredictArguments) -> list[Event]:
     return result.events(arguments.threshold, merge_gaps_seconds=arguments.merge_gaps)
 
 
-def _writers(arguments: PredictArguments) -> Iterator[Any]:
+def _writers(arguments: PredictArguments, along_time: bool) -> Iterator[Any]:
     if arguments.json is not None:
-        yield _json_writer(Path(arguments.json), arguments)
+        yield _json_writer(Path(arguments.json), arguments, along_time)
     if arguments.csv is not None:
-        yield _csv_writer(Path(arguments.csv), arguments)
+        yield _csv_writer(Path(arguments.csv), arguments, along_time)
 
 
 @contextmanager
-def _json_writer(path: Path, arguments: PredictArguments) -> Iterator[Write]:
+def _json_writer(path: Path, arguments: PredictArguments, along_time: bool) -> Iterator[Write]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", buffering=1) as file:
 
         def write(name: str, result: ClipScores) -> None:
             record: dict[str, Any] = {"file": name, "seconds": result.seconds, "scores": result.top(arguments.top)}
-            if arguments.timestamps is not None:
+            if along_time:
                 columns = zip(result.labels, result.track().T.round(6).tolist(), strict=True)
                 record["events"] = [asdict(event) for event in _events(result, arguments)]
                 record["track"] = {"hop_seconds": result.hop_seconds, "scores": dict(columns)}
@@ -178,15 +186,15 @@ def _json_writer(path: Path, arguments: PredictArguments) -> Iterator[Write]:
 
 
 @contextmanager
-def _csv_writer(path: Path, arguments: PredictArguments) -> Iterator[Write]:
+def _csv_writer(path: Path, arguments: PredictArguments, along_time: bool) -> Iterator[Write]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="", buffering=1) as file:
         rows = csv.writer(file, lineterminator="\n")
-        times = [] if arguments.timestamps is None else ["start_seconds", "end_seconds"]
+        times = ["start_seconds", "end_seconds"] if along_time else []
         rows.writerow(["file", *times, "label", "score"])
 
         def write(name: str, result: ClipScores) -> None:
-            if arguments.timestamps is None:
+            if not along_time:
                 rows.writerows([name, guess["label"], guess["score"]] for guess in result.top(arguments.top))
             else:
                 rows.writerows(

@@ -5,6 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -23,7 +24,6 @@ from transformers import (
 from ..data import ClipTable
 from ..data.labels import class_balanced_weights
 from ..data.splits import Split, SplitArguments
-from ..metrics import classification_metrics
 from ..training.arguments import dump_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints
 from ..training.floor import Floor
@@ -33,13 +33,13 @@ from ..training.model_card import Measured, tell_of_all_splits
 from ..training.output import check_output, prepare_output
 from ..training.results import (
     SplitResult,
-    chance_level,
     format_results,
     read_results,
     with_official_epoch,
     write_results,
 )
 from ..training.steps import FinishedStep, remove_steps
+from ..training.tasks import CLASSIFICATION, ScoredClips, Task
 from ..training.trackers import check_trackers
 from ..training.trainer import AudioTrainer, trainer_arguments
 from .inputs import TrainingClips
@@ -144,12 +144,14 @@ class SplitTraining(ABC, Generic[Arguments]):
     Args:
         arguments: The settings, all resolved.
         clips: The clips that the splits divide.
+        task: What is learnt of them.
     """
 
-    def __init__(self, arguments: Arguments, clips: ClipTable):
+    def __init__(self, arguments: Arguments, clips: ClipTable, task: Task = CLASSIFICATION):
         self.arguments = arguments
         self.clips = clips
-        self.floor = Floor(clips)
+        self.task = task
+        self.floor = Floor(clips, task)
 
     def run(self, splits: Sequence[Split]) -> list[SplitResult]:
         """Trains and tests one model per split; returns and prints the results and leaves them in `output_dir`."""
@@ -186,10 +188,24 @@ class SplitTraining(ABC, Generic[Arguments]):
     def write_card(self, trainer: AudioTrainer, folder: Path, measured: Measured) -> None:
         """Writes the README.md of the model in `folder`."""
 
-    def predict(self, trainer: AudioTrainer, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
-        """The trained model's logits, float32 (clips, classes), and the labels of the clips of a part."""
-        prediction = trainer.predict(dataset)
-        return np.asarray(prediction.predictions), np.asarray(prediction.label_ids)
+    def predict(self, trainer: AudioTrainer, dataset: Any) -> ScoredClips:
+        """What the trained model gives for the clips of a part, and their labels."""
+        return self.predict_and_measure(trainer, dataset, self.metrics_of(dataset))
+
+    def predict_and_measure(
+        self, trainer: AudioTrainer, dataset: Any, compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None
+    ) -> ScoredClips:
+        """As `predict`; the metrics are for the callbacks alone."""
+        of_validation, trainer.compute_metrics = trainer.compute_metrics, compute_metrics
+        try:
+            prediction = trainer.predict(dataset)
+        finally:
+            trainer.compute_metrics = of_validation
+        return self.task.scored(dataset.names, prediction.predictions, prediction.label_ids, self.clips.label_names)
+
+    def metrics_of(self, dataset: Any) -> Callable[[EvalPrediction], dict[str, float]]:
+        """Gives all metrics of predictions for a part, and as `score` the one that chooses the best epoch."""
+        return partial(compute_metrics, task=self.task, ids=dataset.names, names=self.clips.label_names)
 
     def train_to_the_end(
         self, trainer: AudioTrainer, parts: Mapping[str, Any], folder: Path, before: FinishedStep | None = None
@@ -197,7 +213,7 @@ class SplitTraining(ABC, Generic[Arguments]):
         """Trains, on from the newest whole checkpoint in `folder` if the run is resumed; the log, after that of the
         steps `before`."""
         if self.arguments.report_official_epoch:
-            trainer.add_callback(_TestEachEpoch(trainer, lambda: _score(self._measure(trainer, parts["test"]))))
+            trainer.add_callback(_TestEachEpoch(trainer, lambda: self._score(trainer, parts["test"])))
         before = before or FinishedStep([], 0.0)
         started = time.perf_counter()
         resumed_from = newest_complete_checkpoint(folder) if self.arguments.resume else None
@@ -206,8 +222,8 @@ class SplitTraining(ABC, Generic[Arguments]):
         log = [entry | {"epoch": before.epochs + entry["epoch"]} for entry in trainer.state.log_history]
         return FinishedStep(before.history + log, seconds)
 
-    def _measure(self, trainer: AudioTrainer, dataset: Any) -> dict[str, float]:
-        return classification_metrics(*self.predict(trainer, dataset))
+    def _score(self, trainer: AudioTrainer, dataset: Any) -> float:
+        return self.task.score(self.task.metrics(self.predict(trainer, dataset)))
 
     def _run_split(self, split: Split) -> SplitResult:
         """Trains on the split's training part and tests once."""
@@ -217,13 +233,13 @@ class SplitTraining(ABC, Generic[Arguments]):
             return read_results(result_file)[0]
         parts = self.parts(split)
         trainer, done = self.train(parts, folder)
-        logits, labels = self.predict(trainer, parts["test"])
-        metrics = classification_metrics(logits, labels)
+        scored = self.predict(trainer, parts["test"])
+        metrics = self.task.metrics(scored)
         result = SplitResult(
             name=split.name,
-            score=_score(metrics),
-            metric="macro mAP" if self.clips.multi_label else "accuracy",
-            chance=chance_level(self.clips.targets(split.train), self.clips.targets(split.test)),
+            score=self.task.score(metrics),
+            metric=self.task.metric(scored.labels),
+            chance=self.task.chance(self.clips.targets(split.train), scored.labels),
             metrics=metrics,
             num_clips={part: len(dataset) for part, dataset in parts.items()},
             seconds=done.seconds,
@@ -233,7 +249,7 @@ class SplitTraining(ABC, Generic[Arguments]):
         if trainer.is_world_process_zero():
             result = self._with_floor(result, parts)
             self.save(trainer, folder, weights)
-            self.write_card(trainer, folder, Measured(result, logits, labels, done.history))
+            self.write_card(trainer, folder, Measured(result, scored, done.history, self.task))
             write_results(result_file, [result])
             remove_checkpoints(folder)
             remove_steps(folder)
@@ -244,6 +260,8 @@ class SplitTraining(ABC, Generic[Arguments]):
 
     def _with_floor(self, result: SplitResult, parts: Mapping[str, Any]) -> SplitResult:
         """The result with the floor of the clips in `parts`, unless they are too many for it."""
+        if not self.task.floor_is:
+            return result
         most, found = self.arguments.floor_clips, len(parts["train"]) + len(parts["test"])
         if found > most:
             if most:
@@ -252,7 +270,9 @@ class SplitTraining(ABC, Generic[Arguments]):
         index_of = {clip_id: index for index, clip_id in enumerate(self.clips.ids)}
         train, test = ([index_of[name] for name in parts[part].names] for part in ("train", "test"))
         metrics = self.floor.metrics(train, test, show_progress=True)
-        return replace(result, floor=_score(metrics), floor_features=self.floor.features)
+        return replace(
+            result, floor=self.task.score(metrics), floor_features=self.floor.features, floor_is=self.task.floor_is
+        )
 
     def _folder(self, split: Split) -> Path:
         """`output_dir` itself for protocols with one split, a folder in it otherwise."""
@@ -283,10 +303,12 @@ def sampling_weights(arguments: TrainingClips, targets: np.ndarray | None) -> np
     return class_balanced_weights(targets)
 
 
-def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """All metrics, and as `score` the one that chooses the best epoch."""
-    metrics = classification_metrics(np.asarray(prediction.predictions), np.asarray(prediction.label_ids))
-    return metrics | {"score": _score(metrics)}
+def compute_metrics(
+    prediction: EvalPrediction, task: Task = CLASSIFICATION, ids: Sequence[str] = (), names: Sequence[str] = ()
+) -> dict[str, float]:
+    """All metrics of the clips `ids`, and as `score` the one that chooses the best epoch."""
+    metrics = task.metrics(task.scored(ids, prediction.predictions, prediction.label_ids, names))
+    return metrics | {"score": task.selection(metrics)}
 
 
 class _TestEachEpoch(TrainerCallback):
@@ -310,9 +332,5 @@ def _recipe(arguments: SplitTrainingArguments) -> str:
 
 def _describe(split: Split, clips: ClipTable) -> str:
     counts = ", ".join(f"{len(getattr(split, part))} {part}" for part in PARTS if getattr(split, part))
-    return f"{split.name}: {counts} clips of {len(clips.label_names)} classes"
-
-
-def _score(metrics: Mapping[str, float]) -> float:
-    """The main metric: macro mAP for several labels per clip, otherwise accuracy."""
-    return metrics["map"] if "map" in metrics else metrics["accuracy"]
+    what = "numbers" if clips.target_columns else "classes"
+    return f"{split.name}: {counts} clips of {len(clips.label_names)} {what}"

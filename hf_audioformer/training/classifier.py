@@ -1,18 +1,23 @@
 """The classifier that fine-tuning starts from."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
 
+import numpy as np
 from huggingface_hub.errors import StrictDataclassError
 
 from .. import (
     AudioFormerConfig,
     AudioFormerFeatureExtractor,
     AudioFormerForAudioClassification,
+    AudioFormerForAudioFrameClassification,
+    AudioFormerForAudioXVector,
     AudioFormerSignalFeatureExtractor,
 )
 from ..data import ClipTable
 from ..models.audioformer.feature_extraction_signal_audioformer import FeatureKind
+from ..models.audioformer.modeling_audioformer import AudioFormerLabelledModel
 from .codec_embeddings import start_from_codec
 from .console import quiet_transformers
 
@@ -25,12 +30,28 @@ OF_NEW_FRONT_END = (
 )
 
 
+Head = Literal["clips", "moments", "vectors"]
+MODELS: dict[Head, type[AudioFormerLabelledModel]] = {
+    "clips": AudioFormerForAudioClassification,
+    "moments": AudioFormerForAudioFrameClassification,
+    "vectors": AudioFormerForAudioXVector,
+}
+
+
 @dataclass(frozen=True)
 class ModelArguments:
     """Where the weights come from, and what differs from the checkpoint's configuration."""
 
     checkpoint: str | None = field(
         default=None, metadata={"help": "folder or Hub id of an AudioFormer; the small bundled one by default"}
+    )
+    head: Head = field(
+        default="clips",
+        metadata={
+            "help": "what is learnt: clips: classes, or with data.target_columns numbers, of clips; moments: when each "
+            "class is heard, which needs onsets and offsets; vectors: which clips have the same label, also of "
+            "labels never heard in training (speakers)"
+        },
     )
     random_weights: bool = field(default=False, metadata={"help": "take its configuration and codec, not its weights"})
     codec_embeddings: bool = field(
@@ -83,6 +104,10 @@ class ModelArguments:
     )
 
     def __post_init__(self) -> None:
+        if self.head != "clips" and self.pooling is not None:
+            raise ValueError(
+                f"model.pooling is {self.pooling!r} with model.head {self.head}, which does not pool so; leave it out"
+            )
         for name in ("position_embedding_type", "norm_position"):
             if getattr(self, name) is not None and not self.random_weights:
                 raise ValueError(
@@ -126,22 +151,40 @@ def build_model(
     clips: ClipTable,
     arguments: ModelArguments,
     extractor: AudioFormerFeatureExtractor | AudioFormerSignalFeatureExtractor,
-) -> AudioFormerForAudioClassification:
-    """The checkpoint's encoder with a classifier for the clips' labels; rows of labels it knew by name are kept.
+    targets: np.ndarray | None = None,
+) -> AudioFormerLabelledModel:
+    """The checkpoint's encoder with a head for the clips' labels; rows of labels it knew by name are kept.
+
+    Where numbers are predicted, they are standardised by the statistics of `targets`, (clips, numbers).
 
     Raises:
         ValueError: As `model_config`.
     """
     config = model_config(source, clips, arguments, extractor)
     if arguments.random_weights:
-        model = AudioFormerForAudioClassification(config)
+        model = MODELS[arguments.head](config)
         if arguments.codec_embeddings and isinstance(extractor, AudioFormerFeatureExtractor):
             start_from_codec(model, extractor.load_codec())
     else:
         with quiet_transformers():  # the classifier is new and the MLM head is left out
-            model = AudioFormerForAudioClassification.from_pretrained(source, config=config)
+            model = MODELS[arguments.head].from_pretrained(source, config=config)
     model.resize_classifier(clips.label_names)
+    if targets is not None and clips.target_columns:
+        model.config.target_mean, model.config.target_std = statistics_of_targets(targets, clips.label_names)
     return model
+
+
+def statistics_of_targets(targets: np.ndarray, names: Sequence[str]) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of numbers, (clips, numbers).
+
+    Raises:
+        ValueError: A number is the same for all clips.
+    """
+    mean, std = targets.mean(axis=0, dtype=np.float64), targets.std(axis=0, dtype=np.float64)
+    for name, deviation in zip(names, std, strict=True):
+        if deviation == 0:
+            raise ValueError(f"{name!r} is the same for all {len(targets)} training clips; leave it out of the targets")
+    return mean.tolist(), std.tolist()
 
 
 def model_config(
@@ -160,7 +203,7 @@ def model_config(
     settings = _given(arguments, *names)
     if "hidden_dropout" in settings:
         settings.setdefault("classifier_dropout", settings["hidden_dropout"])
-    settings["problem_type"] = "multi_label_classification" if clips.multi_label else "single_label_classification"
+    settings |= {"problem_type": clips.problem_type, "target_mean": None, "target_std": None}
     if arguments.random_weights:
         settings |= _given(arguments, "position_embedding_type", "norm_position")
     if isinstance(extractor, AudioFormerSignalFeatureExtractor) and stored.front_end == "codes":

@@ -5,13 +5,14 @@ from typing import cast
 
 import torch
 
-from .. import AudioCodec, AudioFormerForAudioClassification, AudioFormerForMaskedLM
+from .. import AudioCodec, AudioFormerForMaskedLM
+from ..models.audioformer.modeling_audioformer import AudioFormerLabelledModel
 
 __all__ = ["start_from_codec"]
 
 
 @torch.no_grad()
-def start_from_codec(model: AudioFormerForMaskedLM | AudioFormerForAudioClassification, codec: AudioCodec) -> None:
+def start_from_codec(model: AudioFormerForMaskedLM | AudioFormerLabelledModel, codec: AudioCodec) -> None:
     """Writes the codec's vectors of the codebooks that a model reads into its code embeddings.
 
     The vectors are turned onto their principal axes, so that the leading ones are kept when the model is narrower than

@@ -1,4 +1,4 @@
-"""The floor beside every result: logistic regression on features of the same clips that know no order in time."""
+"""The floor beside every result: a linear model on features of the same clips that know no order in time."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,16 @@ from tqdm.auto import tqdm
 from ..audio.io import Audio
 from ..audio.log_mel import log_mel
 from ..data import ClipTable
-from ..metrics import classification_metrics
 from ..models.audioformer.waveform_audioformer import resample
-from .logistic_regression import logistic_regression
+from .tasks import CLASSIFICATION, Task
 
 __all__ = ["Floor", "code_histogram", "floor_metrics", "log_mel_statistics"]
 
 SAMPLING_RATE = 16000
-MAX_ITERATIONS = 2000
 
 
 class Floor:
-    """Trains and tests logistic regression on the splits of a table of clips.
+    """Trains and tests what a task is compared with on the splits of a table of clips.
 
     Of sound its features are `log_mel_statistics`, standardised; of a code store, which holds none, `code_histogram`.
     Those of a clip are computed once, when a split first needs them.
@@ -30,13 +28,14 @@ class Floor:
         features: What they are, in words.
     """
 
-    def __init__(self, clips: ClipTable):
+    def __init__(self, clips: ClipTable, task: Task = CLASSIFICATION):
         self.clips = clips
+        self.task = task
         self.features = "statistics of log-mels" if clips.codes is None else "histograms of the codes"
         self._of_clip: dict[int, np.ndarray] = {}
 
     def metrics(self, train: Sequence[int], test: Sequence[int], *, show_progress: bool = False) -> dict[str, float]:
-        """As `classification_metrics`, on the clips at `test` after training on those at `train`.
+        """Metrics of the task on the clips at `test` after training on those at `train`.
 
         Raises:
             ValueError: A clip cannot be read.
@@ -52,6 +51,7 @@ class Floor:
             self.clips.targets(test),
             num_labels=len(self.clips.label_names),
             standardise=self.clips.codes is None,
+            task=self.task,
         )
 
     def _features(self, index: int) -> np.ndarray:
@@ -70,20 +70,19 @@ def floor_metrics(
     *,
     num_labels: int,
     standardise: bool,
+    task: Task = CLASSIFICATION,
 ) -> dict[str, float]:
-    """`classification_metrics` of logistic regression (C = 1) from `train`, (clips, size), to `test`.
+    """Metrics of what a task is compared with, `task.floor_is`, from `train`, (clips, size), to `test`.
 
-    Labels are class indices (clips,), or multi-hot (clips, num_labels), which are fitted one against the rest. With
+    Logistic regression (C = 1) takes class indices (clips,), or multi-hot rows (clips, num_labels), which are fitted
+    one against the rest; ridge regression (alpha = 1) numbers (clips, num_labels). With
     `standardise` each feature loses its mean over `train` and is divided by its deviation there, if it has one.
     """
     if standardise:
         mean, deviation = train.mean(axis=0), train.std(axis=0)
         deviation[deviation == 0] = 1
         train, test = (train - mean) / deviation, (test - mean) / deviation
-    weight, bias = logistic_regression(
-        train, train_labels, num_labels, inverse_regularization=1.0, max_iterations=MAX_ITERATIONS
-    )
-    return classification_metrics(test @ weight.T + bias, test_labels)
+    return task.floor(train, train_labels, test, test_labels, num_labels)
 
 
 def log_mel_statistics(audio: Audio) -> np.ndarray:

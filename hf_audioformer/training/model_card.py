@@ -19,10 +19,10 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..codes.store import is_code_store, read_manifest
 from ..inspection.learning_curve import learning_curve_figure
-from ..metrics import confidence_intervals, per_class_table
 from .hub import ID_OF_THIS_CHECKPOINT
 from .masked_measures import format_measures
 from .results import SplitResult
+from .tasks import CLASSIFICATION, ScoredClips, Task
 
 __all__ = [
     "AST",
@@ -38,9 +38,8 @@ __all__ = [
 
 CURVE_FILE = "learning_curve.png"
 PACKAGES = ("hf_audioformer", "transformers", "torch", "torchaudio", "accelerate", "datasets")
-# The draws of a bootstrap, and the scores (clips x classes) beyond which it would take minutes.
+# The draws of a bootstrap.
 RESAMPLES = 200
-MOST_SCORES = 200_000
 CLASSES_SHOWN = 60
 FEW_CLIPS = 10
 # Beyond this line a paragraph on the other splits may stand, once they are done.
@@ -79,10 +78,6 @@ BUNDLED_HEARD = """
 {what} had heard some clips of such sets before, without labels: folds 1, 2 and 4 of ESC-10, the
 speakers george, jackson, lucas and theo of FSDD, and the spoken commands. Tests on those are not on wholly new
 clips."""
-CHANCE = {
-    "accuracy": "always the most frequent class of the training clips",
-    "macro mAP": "a random ranking",
-}
 PAPER = """
 The paper of AudioFormer reports 53.9 mAP on AudioSet for its method. That figure was not reproduced with this package,
 and says nothing about this model."""
@@ -157,13 +152,12 @@ classifier({{"raw": waveform, "sampling_rate": sampling_rate}})""",
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured: the result on the test clips, the logits (clips, classes) and labels it comes from, as
-    `classification_metrics` takes them, and the Trainer's log."""
+    """What was measured: the result on the test clips, what it comes from, the Trainer's log, and what was learnt."""
 
     result: SplitResult
-    logits: np.ndarray
-    labels: np.ndarray
+    scored: ScoredClips
     history: Sequence[Mapping[str, Any]]
+    task: Task = CLASSIFICATION
 
 
 def write_model_card(
@@ -195,14 +189,14 @@ def write_model_card(
         details: Sentences on what is particular to this model.
     """
     store, source = source, source_of_sound(source)
-    result, name = measured.result, without_paths(source)
+    result, name, task = measured.result, without_paths(source), measured.task
     is_bundled = kind is AUDIOFORMER and base_model is None
     is_hub_base = base_model is not None and not Path(base_model).exists()
     data = ModelCardData(
         license="cc-by-sa-4.0" if is_bundled else None,
         library_name="transformers",
-        pipeline_tag="audio-classification",
-        tags=[kind.tag, "audio-classification", "hf_audioformer"],
+        pipeline_tag=task.pipeline,
+        tags=[kind.tag, *([task.pipeline] if task.pipeline else []), "hf_audioformer"],
         base_model=base_model if is_hub_base and not random_weights else None,
         datasets=[source] if is_of_hub(source) else None,
         model_name=f"{kind.name} trained on {name}",
@@ -219,18 +213,19 @@ def write_model_card(
     if store != source:
         details = [*details, f"Its clips came as codes, encoded once, from the code store `{without_paths(store)}`."]
     origins = _origins([source], None if random_weights else base_model, codec)
-    rows = per_class_table(measured.logits, measured.labels, label_names)
+    rows = task.table(measured.scored)
     intervals = _intervals(measured)
     text = _template("classifier").format(
         kind=kind.name,
         description=kind.description,
         holds=kind.holds,
-        use=kind.use,
+        use=task.use or kind.use,
         details="".join(f"\n{sentence}" for sentence in details),
         source=name,
         base=_base(base_model, kind, random_weights=random_weights),
-        num_labels=len(label_names),
+        scores_are=task.scores_are,
         labels=", ".join(label_names),
+        aim=task.aim.format(num_labels=len(label_names)),
         origins=origins,
         licence=_licence_of_bundled(random_weights=random_weights) if is_bundled else OWN_LICENCE,
         split=result.name,
@@ -242,14 +237,15 @@ def write_model_card(
         spread=_spread(intervals),
         metric=result.metric,
         score=result.score,
-        beside=_beside(result),
+        beside=_beside(result, task),
         clips=", ".join(f"{count} {part}" for part, count in result.num_clips.items()),
         seconds=result.seconds,
         all_splits=ALL_SPLITS,
         classes=_class_table(rows),
-        curve=_curve(folder, measured.history, result.metric, f"{kind.name} trained on {name}"),
+        selection=task.selection_is(result.metric),
+        curve=_curve(folder, measured.history, task.selection_is(result.metric), f"{kind.name} trained on {name}"),
         history=_history_rows(measured.history),
-        limits=_limits([source], rows, one_label=measured.labels.ndim == 1)
+        limits=_limits([source], rows, limit=task.limit(measured.scored))
         + _heard_before(source, is_bundled=is_bundled, origins=origins)
         + kind.note,
         recipe=_recipe_yaml(recipe),
@@ -475,9 +471,9 @@ def _origins_told(card: Path) -> list[str]:
 
 def _intervals(measured: Measured) -> dict[str, tuple[float, float]]:
     """95 % intervals of the metrics; none where they would take long."""
-    if measured.logits.size > MOST_SCORES:
+    if sum(map(np.size, measured.scored.logits)) > measured.task.most_scores:
         return {}
-    return confidence_intervals(measured.logits, measured.labels, resamples=RESAMPLES)
+    return measured.task.intervals(measured.scored, resamples=RESAMPLES)
 
 
 def _interval(intervals: Mapping[str, tuple[float, float]], metric: str) -> str:
@@ -494,13 +490,13 @@ def _spread(intervals: Mapping[str, tuple[float, float]]) -> str:
     )
 
 
-def _beside(result: SplitResult) -> str:
+def _beside(result: SplitResult, task: Task) -> str:
     """The rows of what the model has to beat on the same clips."""
-    floor = "| floor: not computed (`floor_clips` in the recipe below) | - |"
+    floor = "| floor: not computed (`floor_clips` in the recipe below) | - |\n" if task.floor_is else ""
     if result.floor is not None:
-        classifier = f"logistic regression on {result.floor_features}, trained on the same clips"
-        floor = f"| floor: {classifier} | {result.floor:.4f} |"
-    return f"{floor}\n| chance: {CHANCE[result.metric]} | {result.chance:.4f} |"
+        what = f"{result.floor_is} on {result.floor_features}, trained on the same clips"
+        floor = f"| floor: {what} | {result.floor:.4f} |\n"
+    return f"{floor}| chance: {task.chance_is(result.metric)} | {result.chance:.4f} |"
 
 
 def _class_table(rows: Sequence[Mapping[str, float | str]]) -> str:
@@ -508,8 +504,9 @@ def _class_table(rows: Sequence[Mapping[str, float | str]]) -> str:
     shown = [row for row in rows if row["clips"]]
     note = ""
     if len(shown) > CLASSES_SHOWN:
-        note = f"\n\nThe {CLASSES_SHOWN} classes of lowest average precision, out of {len(shown)}."
-        shown = sorted(shown, key=lambda row: float(row["average_precision"]))[:CLASSES_SHOWN]
+        by = next(column for column in shown[0] if column not in ("name", "clips"))
+        note = f"\n\nThe {CLASSES_SHOWN} classes of lowest {by.replace('_', ' ')}, out of {len(shown)}."
+        shown = sorted(shown, key=lambda row: float(row[by]))[:CLASSES_SHOWN]
     columns = [column for column in shown[0] if column != "name"]
     lines = [
         f"| class | {' | '.join(column.replace('_', ' ') for column in columns)} |",
@@ -521,8 +518,8 @@ def _class_table(rows: Sequence[Mapping[str, float | str]]) -> str:
     return "\n".join(lines) + note
 
 
-def _limits(sources: Sequence[str], rows: Sequence[Mapping[str, float | str]], *, one_label: bool = False) -> str:
-    sentences = ["A clip of none of the classes is given one of them all the same."] if one_label else []
+def _limits(sources: Sequence[str], rows: Sequence[Mapping[str, float | str]], *, limit: str = "") -> str:
+    sentences = [limit] if limit else []
     sentences += [KNOWN_LIMITS[source] for source in sources if source in KNOWN_LIMITS]
     if rows:
         sentences.append(

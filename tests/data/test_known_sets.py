@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hf_audioformer.data import SplitArguments, make_splits, read_clips
+from hf_audioformer.data.moments import spans_of_clips
 
 
 @pytest.mark.unit
@@ -71,6 +72,10 @@ def test_esc10_mix_levels_and_onsets(known_sets: Path) -> None:
     assert not rendered["array"][:start].any()
     assert not rendered["array"][end:].any()
     np.testing.assert_allclose(rendered["array"][start:end], level * source[: end - start], atol=1e-6)
+    (label,) = recipe["labels"]
+    expected = [(label, recipe["offsets_s"][0], pytest.approx(end / rate, abs=1e-4))]
+    assert spans_of_clips(mixtures.select([row])) == [expected]
+    assert recipe["num_events"] == 1
 
 
 @pytest.mark.unit

@@ -22,6 +22,7 @@ from hf_audioformer.training.model_card import (
     write_pretraining_card,
 )
 from hf_audioformer.training.results import SplitResult
+from hf_audioformer.training.tasks import CLASSIFICATION, ScoredClips
 
 from ..conftest import PROJECT_ROOT
 from ..hub_double import HubDouble
@@ -45,7 +46,8 @@ HISTORY = [
 ]
 LABELS = np.array([[1, 0], [0, 1], [1, 1], [1, 0], [0, 1], [1, 0], [0, 1], [1, 1], [1, 0], [0, 1]])
 LOGITS = (LABELS + np.random.default_rng(0).normal(size=LABELS.shape)).astype(np.float32)
-MEASURED = Measured(RESULT, LOGITS, LABELS, HISTORY)
+SCORED = ScoredClips([str(index) for index in range(10)], LOGITS, LABELS, ["dog", "rain"])
+MEASURED = Measured(RESULT, SCORED, HISTORY)
 
 
 def card(folder: Path, **changes: Any) -> ModelCard:
@@ -112,7 +114,7 @@ def test_every_metric_has_its_interval_and_every_class_its_row(tmp_path: Path, m
     for row in rows:
         assert f"| {row['name']} | {row['clips']} | {row['average_precision']:.4f} | {row['auc']:.4f} |\n" in text
 
-    monkeypatch.setattr(model_card, "MOST_SCORES", 5)
+    monkeypatch.setattr(CLASSIFICATION, "most_scores", 5)
     monkeypatch.setattr(model_card, "CLASSES_SHOWN", 1)
     text = card(tmp_path).text
     assert "| map | 0.7322 | - |\n| mauc | 0.9000 | - |\n\nNo intervals were computed" in text
@@ -134,7 +136,7 @@ def test_a_floor_that_was_not_computed_is_told_as_such(tmp_path: Path) -> None:
 def test_one_label_per_clip_has_its_own_columns_and_limit(tmp_path: Path) -> None:
     told = "A clip of none of the classes is given one of them all the same."
     assert told not in card(tmp_path).text
-    text = card(tmp_path, measured=replace(MEASURED, labels=LABELS[:, 1])).text
+    text = card(tmp_path, measured=replace(MEASURED, scored=replace(SCORED, labels=LABELS[:, 1]))).text
     assert told in text
     assert "| class | clips | average precision | auc | precision | recall | f1 |\n" in text
 

@@ -758,7 +758,7 @@ class AudioFormerLabelledModel(AudioFormerPreTrainedModel):
     def resize_classifier(self, label_names: Sequence[str]) -> None:
         """Gives the classifier these labels, in this order; rows of labels it knew by name are kept, others are new.
 
-        Class weights are dropped, since they belonged to the old labels.
+        Class weights, and the statistics of numbers, are dropped, since they belonged to the old labels.
 
         Raises:
             ValueError: A name occurs twice, or there is none.
@@ -778,7 +778,7 @@ class AudioFormerLabelledModel(AudioFormerPreTrainedModel):
                         classifier.bias[row] = self.classifier.bias[known[name]]
         self.classifier = classifier
         self.num_labels = len(label_names)
-        self.config.class_weights = None
+        self.config.class_weights = self.config.target_mean = self.config.target_std = None
         self.config.id2label = dict(enumerate(label_names))
         self.config.label2id = {name: index for index, name in enumerate(label_names)}
 
@@ -820,7 +820,7 @@ class AudioFormerForAudioClassification(AudioFormerLabelledModel):
         outputs = self.audioformer(input_ids, attention_mask, inputs_embeds, input_values, **kwargs)
         states, mask = self.audioformer.moments(outputs)
         pooled = self.pooling(states, mask)
-        logits = self.classifier(self.dropout(pooled))
+        logits = in_units_of_targets(self.classifier(self.dropout(pooled)), self.config)
         loss = None if labels is None else classification_loss(logits, labels, self.config)
         return AudioFormerForAudioClassificationOutput(
             loss=loss,
@@ -868,7 +868,7 @@ class AudioFormerForAudioFrameClassification(AudioFormerLabelledModel):
         """
         outputs = self.audioformer(input_ids, attention_mask, inputs_embeds, input_values, **kwargs)
         states, mask = self.audioformer.moments(outputs)
-        logits = self.classifier(self.dropout(states))
+        logits = in_units_of_targets(self.classifier(self.dropout(states)), self.config)
         loss = None if labels is None else frame_loss(logits, labels, mask, self.config)
         return TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
@@ -948,10 +948,23 @@ class AudioFormerForAudioXVector(AudioFormerLabelledModel):
         return F.cross_entropy(self.config.xvector_scale * (cosines.float() - margins), labels)
 
 
+def in_units_of_targets(logits: torch.Tensor, config: AudioFormerConfig) -> torch.Tensor:
+    """Standardised numbers (..., num_labels) in the units of the data; all else as it is."""
+    if config.target_std is None:
+        return logits
+    return logits * logits.new_tensor(config.target_std) + logits.new_tensor(config.target_mean)
+
+
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: AudioFormerConfig) -> torch.Tensor:
-    """Mean loss of logits (batch, num_labels) for the problem type, class weights and label smoothing of `config`."""
+    """Mean loss of logits (batch, num_labels) for the problem type, class weights and label smoothing of `config`; of
+    numbers in units of their deviation `target_std`, if it is given."""
     problem_type = config.problem_type or infer_problem_type(labels, config.num_labels)
-    return loss_of_problem(logits, labels, problem_type, config.class_weights, config.label_smoothing)
+    weights = config.class_weights
+    if config.target_std is not None:
+        weights = [
+            weight / std**2 for weight, std in zip(weights or [1.0] * config.num_labels, config.target_std, strict=True)
+        ]
+    return loss_of_problem(logits, labels, problem_type, weights, config.label_smoothing)
 
 
 def loss_of_problem(

@@ -133,6 +133,10 @@ def test_regression_loss(weights):
     config = tiny_config(problem_type=REGRESSION, class_weights=weights)
     expected = ((LOGITS - MULTI_HOT) ** 2 * torch.tensor(weights or (1.0, 1.0, 1.0))).mean()
     torch.testing.assert_close(classification_loss(LOGITS, MULTI_HOT, config), expected)
+    statistics = {"target_mean": [3.0, 0.0, 1.0], "target_std": [2.0, 0.5, 10.0]}
+    in_units = tiny_config(problem_type=REGRESSION, class_weights=weights, **statistics)
+    std, mean = torch.tensor(in_units.target_std), torch.tensor(in_units.target_mean)
+    torch.testing.assert_close(classification_loss(LOGITS * std + mean, MULTI_HOT * std + mean, in_units), expected)
 
 
 @pytest.mark.parametrize("labels", [torch.tensor([0.5, 2.0]), torch.tensor([[0.5], [2.0]]), torch.tensor([1, 2])])

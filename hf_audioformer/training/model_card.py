@@ -360,10 +360,15 @@ def write_generation_card(
     """
     source = source_of_sound(source)
     name = f"AudioFormer that generates, trained on {without_paths(source)}"
+    is_bundled = base_model is None
+    is_hub_base = base_model is not None and not Path(base_model).exists()
+    origins = _origins([source], base_model, base_model)
     data = ModelCardData(
+        license="cc-by-sa-4.0" if is_bundled else None,
         library_name="transformers",
         pipeline_tag="audio-to-audio",
         tags=["audioformer", "hf_audioformer"],
+        base_model=base_model if is_hub_base else None,
         datasets=[source] if is_of_hub(source) else None,
         model_name=name,
     )
@@ -371,14 +376,14 @@ def write_generation_card(
         name=name,
         tasks=", ".join(recipe["tasks"]),
         task=recipe["tasks"][0],
-        origins=_origins([source], base_model, None),
-        licence=OWN_LICENCE,
+        origins=origins,
+        licence=_licence_of_bundled(random_weights=False) if is_bundled else OWN_LICENCE,
         training_clips=clips[0],
         validation_clips=clips[1],
         measures=table,
         curve=_curve(folder, history, "", name),
         history="\n".join(f"| {entry['epoch']:g} | {entry['loss']:.4f} |" for entry in history if "loss" in entry),
-        limits=_limits([source], []),
+        limits=_limits([source], []) + _heard_before(source, is_bundled=is_bundled, origins=origins),
         recipe=_recipe_yaml(recipe),
         environment=_environment(),
         citation=f"{CITE_PACKAGE}\n\n{CITE_AUDIOFORMER}",

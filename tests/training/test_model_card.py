@@ -18,6 +18,7 @@ from hf_audioformer.training.model_card import (
     AST,
     Measured,
     tell_of_all_splits,
+    write_generation_card,
     write_model_card,
     write_pretraining_card,
 )
@@ -313,5 +314,35 @@ def test_a_pretrained_models_card(tmp_path: Path) -> None:
             "200.0",
             "| 1 | 4.5000 |",
             "- fold=5",
+        ):
+            assert part in text
+
+
+@pytest.mark.unit
+def test_the_card_of_a_generator_names_what_it_started_from(tmp_path: Path) -> None:
+    for base_model, licence, named in (
+        (None, "cc-by-sa-4.0", "Codec and starting weights had heard some clips of such sets before"),
+        ("me/network", None, "* Weights started from: [me/network](https://huggingface.co/me/network)"),
+    ):
+        write_generation_card(
+            tmp_path,
+            table="| denoise | generated | 1.50 | 3.0 |",
+            clips=(90, 10),
+            recipe={"tasks": ["denoise", "inpaint"]},
+            source="fsdd",
+            base_model=base_model,
+            history=[{"epoch": 1.0, "loss": 4.5}, {"epoch": 1.0, "eval_loss": 4.0}],
+        )
+        text = (tmp_path / "README.md").read_text()
+        assert unfilled(text) is None
+        loaded = ModelCard.load(tmp_path / "README.md")
+        assert (loaded.data.pipeline_tag, loaded.data.get("license")) == ("audio-to-audio", licence)
+        for part in (
+            named,
+            "On 10 clips",
+            "(90 it did)",
+            "| denoise | generated | 1.50",
+            "| 1 | 4.5000 |",
+            "--task denoise",
         ):
             assert part in text

@@ -9,12 +9,18 @@ from hf_audioformer.recipes.finetune import FinetuneArguments
 from hf_audioformer.recipes.finetune_ast import FinetuneASTArguments
 from hf_audioformer.recipes.pretrain import PretrainArguments
 from hf_audioformer.recipes.train_codec import TrainCodecArguments
+from hf_audioformer.recipes.train_generation import TrainGenerationArguments
 from hf_audioformer.training.arguments import parse_config, presets
 from hf_audioformer.training.trainer import trainer_arguments
 
 pytestmark = pytest.mark.unit
 
-RECIPES = {"pretrain": PretrainArguments, "train_codec": TrainCodecArguments, "ast_": FinetuneASTArguments}
+RECIPES = {
+    "pretrain": PretrainArguments,
+    "train_codec": TrainCodecArguments,
+    "ast_": FinetuneASTArguments,
+    "denoise_": TrainGenerationArguments,
+}
 CONTRASTIVE = [name for name in presets() if name.endswith("_ft2")]
 
 

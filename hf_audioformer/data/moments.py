@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -34,17 +35,24 @@ def add_spans(table: datasets.Dataset, rows: Sequence[Mapping[str, Any]], file: 
     so do clips without rows.
 
     Raises:
-        ValueError: A column is missing, a row names no clip, or has no onset before its offset.
+        ValueError: A column is missing, a row names no clip or several, or has no onset before its offset.
     """
     import datasets
 
     if not rows or not set(COLUMNS) <= rows[0].keys():
         found = ", ".join(map(repr, rows[0])) if rows else "no rows"
         raise ValueError(f"{file}: expected rows with the columns {', '.join(COLUMNS)}; found {found}")
-    index_of = {os.path.basename(clip_id): index for index, clip_id in enumerate(table["id"])}
-    index_of |= {clip_id: index for index, clip_id in enumerate(table["id"])}
+    index_of = {clip_id: index for index, clip_id in enumerate(table["id"])}
+    last_parts = [os.path.basename(clip_id) for clip_id in index_of]
+    repeated = {name for name, count in Counter(last_parts).items() if count > 1} - index_of.keys()
+    index_of = dict(zip(last_parts, index_of.values(), strict=True)) | index_of
     of_clip: list[list[tuple[str, float, float]]] = [[] for _ in range(len(table))]
     for number, row in enumerate(rows, start=2):
+        if row["filename"] in repeated:
+            raise ValueError(
+                f"{file}, line {number}: several clips are called {row['filename']!r} in different folders; give the "
+                f"whole name, as {next(name for name in index_of if os.path.basename(name) == row['filename'])!r}"
+            )
         if row["filename"] not in index_of:
             raise ValueError(
                 f"{file}, line {number}: no clip is called {row['filename']!r}; there are {_few(index_of)}"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -20,6 +21,9 @@ from .labels import sorted_names
 __all__ = ["Split", "SplitArguments", "make_splits"]
 
 logger = logging.getLogger(__name__)
+
+# What is the same for the clips at some indices, in words; empty if nothing is.
+SameIn = Callable[[Sequence[int]], str]
 
 SplitKind = Literal["column", "folds", "drawn_folds", "fraction"]
 
@@ -94,21 +98,24 @@ class Split:
     test: list[int]
 
 
-def make_splits(clips: ClipTable, arguments: SplitArguments) -> list[Split]:
+def make_splits(clips: ClipTable, arguments: SplitArguments, *, must_vary: bool = True) -> list[Split]:
     """The splits to train and test on, one per fold, or a single one for the kinds `column` and `fraction`.
 
+    With `must_vary` a part whose clips all have the same labels, or the same number in a column, is refused.
+
     Raises:
-        ValueError: a column or value that does not exist, a part that is empty or has one class only, a group on two
+        ValueError: a column or value that does not exist, a part that is empty or does not vary, a group on two
             sides.
     """
     targets = _strata(clips)
     groups = _groups(clips, arguments.group_column)
+    same: SameIn = partial(_same_in, clips.targets(), clips.target_columns) if must_vary else lambda indices: ""
     splits = [
-        _with_validation(split, targets, groups, arguments)
+        _with_validation(split, targets, groups, arguments, same)
         for split in _train_and_test(clips, targets, groups, arguments)
     ]
     for split in splits:
-        _check(split, targets, groups, arguments)
+        _check(split, groups, arguments, same)
     return splits
 
 
@@ -162,12 +169,14 @@ def _named_parts(column: str, values: np.ndarray, arguments: SplitArguments) -> 
     return Split(column, **{part: _where(np.isin(values, of)) for part, of in part_values.items()})
 
 
-def _with_validation(split: Split, targets: np.ndarray, groups: np.ndarray, arguments: SplitArguments) -> Split:
+def _with_validation(
+    split: Split, targets: np.ndarray, groups: np.ndarray, arguments: SplitArguments, same: SameIn
+) -> Split:
     if split.validation or arguments.validation_fraction == 0 or not split.train:
         return split
     train = np.asarray(split.train)
     held_out = _draw(targets[train], groups[train], arguments.validation_fraction, arguments.seed)
-    if len(np.unique(targets[train][held_out], axis=0)) < 2:
+    if same(train[held_out].tolist()):
         logger.warning(
             "%s: %d training clips are too few to cut validation clips from; the last epoch is kept",
             split.name,
@@ -246,19 +255,27 @@ def _where(mask: np.ndarray) -> list[int]:
     return np.flatnonzero(mask).tolist()
 
 
-def _check(split: Split, targets: np.ndarray, groups: np.ndarray, arguments: SplitArguments) -> None:
+def _same_in(labels: np.ndarray, target_columns: Sequence[str], indices: Sequence[int]) -> str:
+    """What is the same for these clips: all labels, or a column of numbers; nothing if it is empty."""
+    is_same = (labels[indices] == labels[indices[0]]).all(axis=0)
+    if target_columns:
+        return next((f"the same {name}" for name, same in zip(target_columns, is_same, strict=True) if same), "")
+    return "one label" if is_same.all() else ""
+
+
+def _check(split: Split, groups: np.ndarray, arguments: SplitArguments, same: SameIn) -> None:
     parts = {"train": split.train, "validation": split.validation, "test": split.test}
     for name, indices in parts.items():
         if not indices and name == "validation":
             continue
         if not indices:
             raise ValueError(
-                f"split {split.name!r}: of {len(targets)} clips none is left for the {name} part; check the values, "
+                f"split {split.name!r}: of {len(groups)} clips none is left for the {name} part; check the values, "
                 "fractions and groups, or add clips"
             )
-        if (targets[indices] == targets[indices[0]]).all():
+        if what := same(indices):
             raise ValueError(
-                f"split {split.name!r}: all clips of the {name} part ({len(indices)}) have one label; at least two "
+                f"split {split.name!r}: all clips of the {name} part ({len(indices)}) have {what}; at least two "
                 "are needed, so enlarge its fraction or choose other values"
             )
     train, validation, test = (set(groups[indices].tolist()) for indices in parts.values())

@@ -92,7 +92,7 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
     """
     arguments, use_cpu = begin(arguments, TRAINING_DEFAULTS)
     clips = read(arguments.data)
-    splits = make_splits(clips, arguments.split)
+    splits = make_splits(clips, arguments.split, must_vary=arguments.model.head != "moments")
     check_mixing(clips, splits, arguments.augmentation)
     check_splits(arguments, splits)
     source = arguments.model.checkpoint or assets.checkpoint_folder()

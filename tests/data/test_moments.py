@@ -3,13 +3,14 @@
 import csv
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
 
 from hf_audioformer import AudioFormerConfig, AudioFormerSignalFeatureExtractor, read_clips
 from hf_audioformer.data.collators import CodeCollator
-from hf_audioformer.data.moments import MomentCollator, MomentDataset, MomentGrid, spans_of_clips
+from hf_audioformer.data.moments import MomentCollator, MomentDataset, MomentGrid, add_spans, spans_of_clips
 
 ROWS = [
     ("3.wav", "0.1", "0.2", "low"),
@@ -63,6 +64,16 @@ def test_bad_events_are_named(row: tuple[str, ...], message: str, tone_csv: Path
     file.write_text("file,label\n3.wav,low\n")
     with pytest.raises(ValueError, match="expected rows with the columns filename, onset, offset, event_label; found"):
         read_clips(tone_csv.parent, events=file)
+
+
+@pytest.mark.fault
+def test_a_name_that_several_clips_share_names_none_of_them() -> None:
+    table = datasets.Dataset.from_dict({"id": ["a/1.wav", "b/1.wav", "b/2.wav"]})
+    row = {"onset": "0", "offset": "1", "event_label": "dog"}
+    with pytest.raises(ValueError, match=r"line 2: several clips are called '1.wav' in different folders; give the"):
+        add_spans(table, [row | {"filename": "1.wav"}], "strong.csv")
+    found = add_spans(table, [row | {"filename": name} for name in ("a/1.wav", "2.wav")], "strong.csv")
+    assert found["labels"][:] == [["dog"], [], ["dog"]]
 
 
 @pytest.mark.unit

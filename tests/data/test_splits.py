@@ -238,3 +238,30 @@ def test_too_few_clips_for_validation_train_without_it(caplog: pytest.LogCapture
     assert split.validation == []
     assert set(split.train) | set(split.test) == set(range(6))
     assert "4 training clips are too few to cut validation clips from" in caplog.text
+
+
+def number_table(numbers: Sequence[float], **columns: Sequence[Any]) -> ClipTable:
+    ids = [str(index) for index in range(len(numbers))]
+    table = datasets.Dataset.from_dict({"id": ids, "tempo": numbers, **columns})
+    return ClipTable(table, ("tempo",), False, target_columns=("tempo",))
+
+
+@pytest.mark.unit
+def test_parts_of_numbers_must_vary_and_may_all_lie_on_one_side_of_the_median() -> None:
+    by_part = SplitArguments(kind="column", column="part", validation_fraction=0)
+    part = ["train"] * 4 + ["test"] * 2
+    (split,) = make_splits(number_table([1, 2, 3, 4, 8, 9], part=part), by_part)
+    assert split.test == [4, 5]
+    (split,) = make_splits(number_table([0, 1, 1, 1] * 5), SplitArguments())  # none is above the median
+    assert len(split.test) == 4
+    with pytest.raises(ValueError, match=r"all clips of the test part \(2\) have the same tempo; at least two"):
+        make_splits(number_table([1, 2, 3, 4, 9, 9], part=part), by_part)
+
+
+@pytest.mark.unit
+def test_labels_need_not_vary_where_it_is_asked_when_they_are_heard() -> None:
+    clips = clip_table([[0]] * 10)
+    with pytest.raises(ValueError, match="have one label"):
+        make_splits(clips, SplitArguments())
+    (split,) = make_splits(clips, SplitArguments(validation_fraction=0.2), must_vary=False)
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [6, 2, 2]

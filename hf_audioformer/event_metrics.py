@@ -110,7 +110,9 @@ def count_segments(true: Sequence[Span], found: Sequence[Span], seconds: float, 
 def _active_segments(spans: Sequence[Span], segments: int, num_labels: int) -> np.ndarray:
     active = np.zeros((segments, num_labels), dtype=bool)
     for label, onset, offset in spans:
-        first, end = math.floor(onset / SEGMENT_SECONDS), math.ceil(offset / SEGMENT_SECONDS)
+        # Rounded, for sums of decimals that binary numbers miss.
+        first = math.floor(round(onset / SEGMENT_SECONDS, 6))
+        end = math.ceil(round(min(offset / SEGMENT_SECONDS, segments), 6))
         active[first : max(end, first + 1), label] = True
     return active
 

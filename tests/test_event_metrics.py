@@ -46,6 +46,8 @@ def test_segments_are_counted_where_a_class_is_active_anywhere() -> None:
     assert counts.false_negatives.tolist() == [1, 1, 0]
     assert counts.f1().tolist() == [0.5, 0.0, 0.0]
     assert micro_f1(counts) == pytest.approx(2 / 6)
+    counts = count_segments([], [(0, 0.0, 525 / 75), (1, 0.0, 525 * (1 / 75))], 10.0, CLASSES)  # 7.000000000000001
+    assert counts.false_positives.tolist() == [7, 7, 0]
 
 
 @pytest.mark.reference

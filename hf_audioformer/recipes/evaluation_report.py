@@ -20,7 +20,7 @@ def measure(scored: ScoredClips, *, resamples: int, seed: int, task: Task = CLAS
     metrics = task.metrics(scored)
     return {
         "score": task.score(metrics),
-        "chance": task.chance(scored.labels, scored.labels),
+        "chance": task.chance(scored.labels, scored),
         "metrics": metrics,
         "confidence_95": task.intervals(scored, resamples=resamples, seed=seed) if resamples else {},
         "clips": len(scored.ids),

@@ -88,14 +88,10 @@ classifier("clip.wav").events(threshold=0.5)"""
         bounds = {name: np.percentile([of_draw[name] for of_draw in values], (2.5, 97.5)) for name in values[0]}
         return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
 
-    def chance(self, train_labels: Any, test_labels: Sequence[Sequence[Span]]) -> float:
-        """Every class heard all the time, to the end of the clip's last event."""
-        counts = []
-        for true in test_labels:
-            seconds = max((offset for *_, offset in true), default=1.0)
-            always = [(label, 0.0, seconds) for label in range(self.num_labels)]
-            counts.append(count_segments(true, always, seconds, self.num_labels))
-        return macro_f1(EventCounts.of_clips(counts).total())
+    def chance(self, train_labels: Any, scored: ScoredClips) -> float:
+        always = [[(label, 0.0, math.inf) for label in range(self.num_labels)]] * len(scored.ids)
+        segments, _ = self._counts(scored, always)
+        return macro_f1(segments.total())
 
     def chance_is(self, metric: str) -> str:
         return "every class heard all the time"
@@ -151,7 +147,8 @@ classifier("clip.wav").events(threshold=0.5)"""
         """Of segments and of events, (clips, classes) both."""
         segments, events = [], []
         for logits, true, guesses in zip(scored.logits, scored.labels, found, strict=True):
-            seconds = max([len(logits) * self.grid.seconds, *(offset for *_, offset in true)])
+            # The last moment may end after the clip, so a segment that it alone reaches is none.
+            seconds = max([(len(logits) - 1) * self.grid.seconds, *(offset for *_, offset in true)])
             segments.append(count_segments(true, guesses, seconds, self.num_labels))
             events.append(count_events(true, guesses, self.num_labels))
         return EventCounts.of_clips(segments), EventCounts.of_clips(events)

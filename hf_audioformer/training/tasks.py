@@ -108,8 +108,8 @@ class Task(ABC):
         return {}
 
     @abstractmethod
-    def chance(self, train_labels: Any, test_labels: Any) -> float:
-        """What the main metric is without an ear."""
+    def chance(self, train_labels: Any, scored: ScoredClips) -> float:
+        """What the main metric of the clips is without an ear."""
 
     @abstractmethod
     def chance_is(self, metric: str) -> str:
@@ -165,8 +165,8 @@ class Classification(Task):
     def intervals(self, scored: ScoredClips, *, resamples: int, seed: int = 0) -> dict[str, tuple[float, float]]:
         return confidence_intervals(scored.logits, scored.labels, resamples=resamples, seed=seed)
 
-    def chance(self, train_labels: np.ndarray, test_labels: np.ndarray) -> float:
-        return chance_level(train_labels, test_labels)
+    def chance(self, train_labels: np.ndarray, scored: ScoredClips) -> float:
+        return chance_level(train_labels, scored.labels)
 
     def chance_is(self, metric: str) -> str:
         return "a random ranking" if metric == "macro mAP" else "always the most frequent class of the training clips"
@@ -251,8 +251,9 @@ dict(zip(heard.labels, heard.scores))  # in the units of the data"""
             scored.logits, scored.labels, resamples=resamples, seed=seed, metrics_of=regression_metrics
         )
 
-    def chance(self, train_labels: np.ndarray, test_labels: np.ndarray) -> float:
-        return regression_metrics(np.broadcast_to(train_labels.mean(axis=0), test_labels.shape), test_labels)["r2"]
+    def chance(self, train_labels: np.ndarray, scored: ScoredClips) -> float:
+        always = np.broadcast_to(train_labels.mean(axis=0), scored.labels.shape)
+        return regression_metrics(always, scored.labels)["r2"]
 
     def chance_is(self, metric: str) -> str:
         return "always the mean of the training clips"

@@ -66,7 +66,7 @@ cosine_similarity(one, other, dim=0)"""
         scores, same, _ = self._trials(scored)
         return {"eer": equal_error_rate(scores, same), "min_dcf": min_detection_cost(scores, same)}
 
-    def chance(self, train_labels: Any, test_labels: Any) -> float:
+    def chance(self, train_labels: Any, scored: ScoredClips) -> float:
         return 0.5
 
     def chance_is(self, metric: str) -> str:

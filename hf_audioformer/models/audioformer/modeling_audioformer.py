@@ -949,9 +949,11 @@ class AudioFormerForAudioXVector(AudioFormerLabelledModel):
 
 
 def in_units_of_targets(logits: torch.Tensor, config: AudioFormerConfig) -> torch.Tensor:
-    """Standardised numbers (..., num_labels) in the units of the data; all else as it is."""
+    """Standardised numbers (..., num_labels) in the units of the data, float32 whatever the dtype: half precision would
+    round 4001 to 4000. All else as it is."""
     if config.target_std is None:
         return logits
+    logits = logits.float()
     return logits * logits.new_tensor(config.target_std) + logits.new_tensor(config.target_mean)
 
 

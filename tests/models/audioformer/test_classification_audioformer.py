@@ -139,6 +139,18 @@ def test_regression_loss(weights):
     torch.testing.assert_close(classification_loss(LOGITS * std + mean, MULTI_HOT * std + mean, in_units), expected)
 
 
+@torch.no_grad()
+def test_numbers_in_half_precision_are_not_rounded_to_its_steps():
+    """At 4000, bfloat16 has steps of 16, a third of the deviation."""
+    config = tiny_config(num_labels=1, problem_type=REGRESSION, target_mean=[4000.0], target_std=[50.0])
+    model = AudioFormerForAudioClassification(config).eval()
+    codes = torch.arange(24).view(4, 6)
+    exact = model(codes).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(model(codes).logits, exact, rtol=0, atol=0.02 * 50)
+    assert exact.unique().numel() == 4
+
+
 @pytest.mark.parametrize("labels", [torch.tensor([0.5, 2.0]), torch.tensor([[0.5], [2.0]]), torch.tensor([1, 2])])
 def test_regression_of_one_value(labels):
     loss = classification_loss(torch.tensor([[1.0], [2.0]]), labels, tiny_config(num_labels=1))

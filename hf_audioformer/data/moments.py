@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from ..audio.fbank import HOP_SECONDS
 from ..event_metrics import Span, merged
+from ..models.audioformer.configuration_audioformer import AudioFormerConfig
 from .clip_table import ClipTable
 from .collators import IGNORED_LABEL
 
@@ -125,7 +126,13 @@ class MomentGrid:
 
     @classmethod
     def of(cls, config: Any, extractor: Any) -> MomentGrid:
-        """That of an AudioFormer by its configuration and its feature extractor."""
+        """That of an AudioFormer by its configuration and its feature extractor.
+
+        Raises:
+            ValueError: It is another model.
+        """
+        if not isinstance(config, AudioFormerConfig):
+            raise ValueError(f"classes along time are read from an AudioFormer alone, found {type(config).__name__}")
         if config.front_end == "codes":
             return cls(1 / extractor.frame_rate, boundaries=int(extractor.add_boundary_tokens))
         step = HOP_SECONDS if extractor.is_spectral else 1 / extractor.sampling_rate

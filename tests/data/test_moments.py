@@ -7,6 +7,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
 from hf_audioformer import AudioFormerConfig, AudioFormerSignalFeatureExtractor, read_clips
 from hf_audioformer.data.collators import CodeCollator
@@ -74,6 +75,12 @@ def test_a_name_that_several_clips_share_names_none_of_them() -> None:
         add_spans(table, [row | {"filename": "1.wav"}], "strong.csv")
     found = add_spans(table, [row | {"filename": name} for name in ("a/1.wav", "2.wav")], "strong.csv")
     assert found["labels"][:] == [["dog"], [], ["dog"]]
+
+
+@pytest.mark.fault
+def test_moments_of_another_model_are_refused() -> None:
+    with pytest.raises(ValueError, match="read from an AudioFormer alone, found Wav2Vec2Config"):
+        MomentGrid.of(Wav2Vec2Config(), Wav2Vec2FeatureExtractor())
 
 
 @pytest.mark.unit

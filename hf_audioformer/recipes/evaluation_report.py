@@ -63,6 +63,6 @@ def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """A line per row; what is not defined stays empty."""
     rows = list(rows)
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
+        writer = csv.DictWriter(file, rows[0] if rows else ())
         writer.writeheader()
         writer.writerows({name: "" if is_undefined(value) else value for name, value in row.items()} for row in rows)

@@ -75,8 +75,6 @@ def equal_error_rate(scores: np.ndarray, same: np.ndarray) -> float:
     thresholds where they cross; arguments as for `error_rates`."""
     _, misses, false_alarms = error_rates(scores, same)
     crossing = int((misses >= false_alarms).argmax())
-    if crossing == 0:
-        return float((misses[0] + false_alarms[0]) / 2)
     before, after = (false_alarms[place] - misses[place] for place in (crossing - 1, crossing))
     share = before / (before - after)
     return float(misses[crossing - 1] + share * (misses[crossing] - misses[crossing - 1]))

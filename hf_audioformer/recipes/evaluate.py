@@ -191,14 +191,15 @@ def _verified(clips: ClipTable, source: str, arguments: EvaluateArguments) -> tu
     """Vectors of the clips, whose labels need not be those that the model was trained on."""
     if clips.multi_label:
         raise ValueError(f"{arguments.data.source}: the clips have several labels each; vectors are compared by one")
-    trials = arguments.data.trials
-    rows = None if trials is None else read_rows(Path(trials))
+    file = arguments.data.trials
+    trials = None if file is None else trials_of(read_rows(Path(file)), clips.ids, file)
     model, extractor = load_classifier(source, choose_device(arguments.device), ("vectors",))
-    found = classify(
-        clips, model, extractor, arguments, lambda outputs, batch: outputs.embeddings.float().cpu().numpy()
-    )
+    found = classify(clips, model, extractor, arguments, _embeddings_of)
     indices = sorted(found)
-    task = Verification() if rows is None else Verification(lambda ids: trials_of(rows, ids, str(trials)))
+    task = Verification()
+    if trials is not None:
+        heard = trials[np.isin(trials, indices).all(axis=1)]  # without those of clips that could not be read
+        task = Verification(lambda ids: np.searchsorted(indices, heard))
     vectors = np.stack([found[index] for index in indices])
     ids = [clips.ids[index] for index in indices]
     return task, ScoredClips(ids, vectors, clips.targets(indices), clips.label_names)

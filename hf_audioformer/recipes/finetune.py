@@ -29,7 +29,7 @@ from ..training.results import SplitResult
 from ..training.steps import FinishedStep, StepArguments, read_step, write_step
 from ..training.tasks import CLASSIFICATION, Regression, Task
 from ..training.trainer import AudioTrainer
-from ..training.verification_task import Verification
+from ..training.verification_task import Verification, check_pairs
 from .finetune_inputs import DataArguments, Inputs, inputs_of_splits, load_front_end
 from .inputs import read
 from .split_training import (
@@ -99,6 +99,8 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
     extractor = load_front_end(source, arguments.model, arguments.data)
     config = model_config(source, clips, arguments.model, extractor)  # raises before anything is encoded or claimed
     task = task_of(arguments, clips, MomentGrid.of(config, extractor))
+    if isinstance(task, Verification):
+        check_pairs(clips, splits)
     inputs = inputs_of_splits(
         clips,
         splits,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data import ClipTable
+from ..data.splits import Split
 from ..inspection.classification_plots import trials_figure
 from ..verification import all_trials, cosines, equal_error_rate, min_detection_cost
 from .hub import ID_OF_THIS_CHECKPOINT
@@ -15,9 +17,22 @@ from .tasks import ScoredClips, Task
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Verification"]
+__all__ = ["Verification", "check_pairs"]
 
 Trials = Callable[[Sequence[str]], np.ndarray]
+
+
+def check_pairs(clips: ClipTable, splits: Sequence[Split]) -> None:
+    """Raises a ValueError if the clips of a part that is measured have a label each, so that no pair has the same."""
+    labels = clips.targets()
+    for split in splits:
+        for part, indices in (("validation", split.validation), ("test", split.test)):
+            if indices and len(np.unique(labels[indices])) == len(indices):
+                raise ValueError(
+                    f"split {split.name!r}: each of the {len(indices)} clips of the {part} part has a label of its "
+                    "own, and errors need pairs of the same; enlarge its fraction, choose other values, or (for "
+                    "validation) set split.validation_fraction 0"
+                )
 
 
 class Verification(Task):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ pytestmark = [pytest.mark.cli, pytest.mark.usefixtures("one_thread")]
 
 SHORT = ["--training.num_train_epochs", "1", "--training.per_device_train_batch_size", "4"]
 SHORT += ["--training.disable_tqdm", "true", "--training.learning_rate", "0.01"]
+BY_COLUMN = ["--split.kind", "column", "--split.column", "split"]
 VOICES = ("anna", "ben", "cleo", "dora")
 
 
@@ -204,11 +206,12 @@ def _strong(folder: Path, index: int) -> list[tuple[str, float, float]]:
     return [(row["event_label"], float(row["onset"]), float(row["offset"])) for row in rows]
 
 
-def test_vectors_tell_voices_apart_that_were_never_heard(clips: Path, tiny_checkpoint: str, tmp_path: Path) -> None:
+def test_vectors_tell_voices_apart_that_were_never_heard(
+    clips: Path, tiny_checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model_folder = tmp_path / "model"
     by_voice = ["--data.label_column", "voice"]
-    split = ["--split.kind", "column", "--split.column", "split"]
-    result = trained(tiny_checkpoint, clips, model_folder, "--model.head", "vectors", *by_voice, *split)
+    result = trained(tiny_checkpoint, clips, model_folder, "--model.head", "vectors", *by_voice, *BY_COLUMN)
     assert (result["metric"], result["chance"], result["floor_is"]) == ("EER", 0.5, "cosine")
     assert result["num_clips"] == {"train": 8, "validation": 0, "test": 8}
 
@@ -236,6 +239,26 @@ def test_vectors_tell_voices_apart_that_were_never_heard(clips: Path, tiny_check
     rate = 0.0 if other < min(same) else 1.0 if other > max(same) else 0.5
     assert listed["metrics"]["eer"] == pytest.approx(rate)
 
+    with_bad = tmp_path / "with_bad"
+    with_bad.mkdir()
+    for index in (2, 3, 6, 7):
+        shutil.copy(clips.parent / f"{index}.wav", with_bad)
+    (with_bad / "bad.wav").write_bytes(b"no sound")
+    names = zip(("bad", 2, 3, 6, 7), ("cleo", "cleo", "dora", "cleo", "dora"), strict=True)
+    (with_bad / "clips.csv").write_text("file_name,voice\n" + "".join(f"{name}.wav,{voice}\n" for name, voice in names))
+    trials = with_bad / "trials.csv"
+    trials.write_text("first,second\nbad.wav,2.wav\n2.wav,6.wav\n3.wav,7.wav\n2.wav,3.wav\n")
+    options = [*by_voice, "--data.trials", trials, "--data.skip_bad", "true"]
+    left = evaluated(model_folder, with_bad / "clips.csv", tmp_path / "left", *options)
+    assert left["metrics"] == pytest.approx(listed["metrics"])
+    trials.write_text("first,second\n2.wav,nobody.wav\n")
+    words = ["--model", str(model_folder), "--data.source", str(with_bad / "clips.csv"), *map(str, options)]
+    capsys.readouterr()
+    assert cli.main(["evaluate", *words, "--output_dir", str(tmp_path / "unknown")]) == 1
+    told = capsys.readouterr().err
+    assert "line 2: 'nobody.wav' is none of the 5 clips" in told
+    assert "classify" not in told
+
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
@@ -262,6 +285,10 @@ def test_vectors_tell_voices_apart_that_were_never_heard(clips: Path, tiny_check
             "the clips have labels without onsets and offsets",
         ),
         (["--model.head", "vectors", "--model.pooling", "max"], "model.pooling is 'max' with model.head vectors"),
+        (
+            ["--data.label_column", "pitch", "--model.head", "vectors", *BY_COLUMN],
+            r"each of the \d clips of the (validation|test) part has a label of its own, and errors need pairs",
+        ),
         (["--data.events", "x.csv", "--data.target_columns", '["pitch"]'], "give numbers or events"),
     ],
 )

@@ -26,7 +26,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_audioformer import AudioFormerConfig
-from .embeddings_audioformer import AudioFormerCodeEmbeddings
+from .embeddings_audioformer import AudioFormerCodeEmbeddings, AudioFormerLearnedEmbeddings
 from .modeling_audioformer import (
     IGNORED_LABEL,
     AudioFormerAttention,
@@ -110,12 +110,13 @@ class KnownCodesLogitsProcessor(LogitsProcessor):
         frame = column - codebook
         if frame < 0:
             return scores
+        within = frame < self.lengths
         if codebook == 0:
-            within = (frame < self.lengths).repeat_interleave(rows).unsqueeze(1)
             is_code = torch.arange(scores.shape[1], device=scores.device) < config.codebook_size
-            scores = scores.masked_fill(is_code != within, -torch.inf)
+            scores = scores.masked_fill(is_code != within.repeat_interleave(rows).unsqueeze(1), -torch.inf)
         if self.known is not None and frame < self.known.shape[1]:
-            wanted = self.known[:, frame, codebook].repeat_interleave(rows).unsqueeze(1)
+            wanted = self.known[:, frame, codebook].masked_fill(~within, IGNORED_LABEL)
+            wanted = wanted.repeat_interleave(rows).unsqueeze(1)
             others = torch.arange(scores.shape[1], device=scores.device) != wanted
             scores = scores.masked_fill(others & (wanted >= 0), -torch.inf)
         return scores
@@ -268,7 +269,9 @@ class AudioFormerDecoder(AudioFormerPreTrainedModel):
         angles = encoder_angles = None
         if self.rotary_embedding is not None:
             angles = self.rotary_embedding(states, first=first)
-            encoder_angles = self.rotary_embedding(encoder_hidden_states, positions_per_frame)
+            encoder_angles = self.rotary_embedding(
+                encoder_hidden_states, positions_per_frame, attention_mask=encoder_attention_mask
+            )
         for layer in self.layers:
             states = layer(
                 states, mask, angles, encoder_hidden_states, encoder_mask, encoder_angles, past_key_values, **kwargs
@@ -349,6 +352,15 @@ class AudioFormerForConditionalGeneration(AudioFormerPreTrainedModel, Generation
 
     def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
         self.lm_head = new_embeddings
+
+    def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
+        """As in [`AudioFormerPreTrainedModel`], of encoder and decoder, whose columns are `num_codebooks` more than the
+        frames."""
+        super().resize_position_embeddings(new_num_position_embeddings)
+        cast(AudioFormerLearnedEmbeddings, self.decoder.embeddings.position_embeddings).resize(
+            new_num_position_embeddings
+        )
+        self.decoder.config.max_source_positions = new_num_position_embeddings
 
     @can_return_tuple
     def forward(
@@ -483,20 +495,16 @@ class AudioFormerForConditionalGeneration(AudioFormerPreTrainedModel, Generation
 
         Args:
             lengths: Frames of each clip, int64 (batch,).
-            known: Codes (batch, frames, num_codebooks) that the clips are to have, -100 where they are generated.
+            known: Codes (batch, frames, num_codebooks) that the clips are to have, -100 where they are generated;
+                what stands behind a clip's length is not looked at.
             settings: The inputs of the encoder, and what `generate` takes (`do_sample`, `num_beams`, `top_k`,
                 `guidance_scale`, ...). With several `num_return_sequences` each clip has as many rows.
 
         Raises:
-            ValueError: `lengths` or `known` do not fit.
+            ValueError: `lengths` or `known` do not fit each other or the inputs, or `known` has special tokens.
         """
+        self._check_lengths(lengths, known, settings.get(self.main_input_name))
         num_codebooks = self.config.num_codebooks
-        if lengths.dim() != 1 or (known is not None and known.shape[::2] != (len(lengths), num_codebooks)):
-            found = "none" if known is None else tuple(known.shape)
-            raise ValueError(
-                f"lengths has shape {tuple(lengths.shape)} and known {found}; expected (batch,) and (batch, frames, "
-                f"{num_codebooks})."
-            )
         lengths, known = lengths.to(self.device), None if known is None else known.to(self.device)
         processors = LogitsProcessorList([KnownCodesLogitsProcessor(self.config, lengths, known)])
         max_new_tokens = (int(lengths.max()) + num_codebooks) * num_codebooks
@@ -504,6 +512,29 @@ class AudioFormerForConditionalGeneration(AudioFormerPreTrainedModel, Generation
         tokens = model.generate(**settings, logits_processor=processors, max_new_tokens=max_new_tokens)[:, 1:]
         tokens = F.pad(tokens, (0, -tokens.shape[1] % num_codebooks), value=self.config.pad_token_id)
         return undelay(tokens.unflatten(1, (-1, num_codebooks)), self.config)
+
+    def _check_lengths(self, lengths: torch.Tensor, known: torch.Tensor | None, inputs: torch.Tensor | None) -> None:
+        """Refuses what `generate_codes` cannot follow."""
+        num_codebooks, size = self.config.num_codebooks, self.config.codebook_size
+        if lengths.dim() != 1 or (known is not None and known.shape[::2] != (len(lengths), num_codebooks)):
+            found = "none" if known is None else tuple(known.shape)
+            raise ValueError(
+                f"lengths has shape {tuple(lengths.shape)} and known {found}; expected (batch,) and (batch, frames, "
+                f"{num_codebooks})."
+            )
+        if inputs is not None and len(inputs) != len(lengths):
+            raise ValueError(
+                f"lengths is for {len(lengths)} clips, and {self.main_input_name} has {len(inputs)}; give one length "
+                "for each."
+            )
+        if known is None:
+            return
+        frame = torch.arange(known.shape[1], device=known.device).unsqueeze(1)
+        largest = int(known.masked_fill(frame >= lengths.to(known.device).view(-1, 1, 1), IGNORED_LABEL).max())
+        if largest >= size:
+            raise ValueError(
+                f"known has {largest}; codes are below {size}, and {IGNORED_LABEL} stands where they are generated."
+            )
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self,

@@ -75,14 +75,24 @@ class AudioFormerRotaryEmbedding(nn.Module):
         return (1.0 / config.rope_parameters["rope_theta"] ** exponents).to(device), 1.0
 
     @torch.no_grad()
-    def forward(self, hidden_states: torch.Tensor, positions_per_frame: int = 1, first: int = 0) -> RotaryAngles:
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        positions_per_frame: int = 1,
+        first: int = 0,
+        attention_mask: torch.Tensor | None = None,
+    ) -> RotaryAngles:
         """Returns the cosines and sines of all positions, counted from `first`, each (frames, head_size / 2), in the
-        dtype of the states."""
+        dtype of the states. With a mask (batch, frames) `first` is each clip's own first position, behind any padding,
+        and they are (batch, 1, frames, head_size / 2)."""
         places = first + torch.arange(hidden_states.shape[1], device=hidden_states.device)
+        if attention_mask is not None:
+            padding = attention_mask.to(torch.int).argmax(dim=1)
+            places = places - padding.view(-1, 1, 1)
         positions = (places // positions_per_frame).float()
         # Not from the buffers, which are rounded when a model is cast to half precision, as DeepSpeed does.
         inv_freq, _ = self.compute_default_rope_parameters(self.config, hidden_states.device)
-        angles = torch.outer(positions, inv_freq)
+        angles = positions.unsqueeze(-1) * inv_freq
         return angles.cos().to(hidden_states.dtype), angles.sin().to(hidden_states.dtype)
 
 

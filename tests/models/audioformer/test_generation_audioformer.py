@@ -120,6 +120,33 @@ def test_cache_and_padding_change_nothing(model: AudioFormerForConditionalGenera
 
 
 @pytest.mark.invariant
+@pytest.mark.parametrize("kind", ["c1_post", "c3_learned"])
+def test_padding_before_a_clip_changes_nothing(kind: str) -> None:
+    model = generator(**KINDS[kind])
+    clips = clips_for(model)
+    columns = random_codes(model.config, 2, 3, seed=5)
+    sides = (padded(clips, model.config.pad_token_id, side, extra=1) for side in ("right", "left"))
+    right, left = (model(**batch, decoder_input_ids=columns).logits for batch in sides)
+    torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.property
+def test_resized_positions_are_those_of_the_decoder_too(tmp_path: Path) -> None:
+    model = generator(**KINDS["c3_learned"], max_source_positions=7)
+    clip = clips_for(model)[1][None]
+    before = model.generate_codes(LENGTHS[1:], input_ids=clip)
+    with pytest.raises(ValueError, match=r"learned positions of 7 .* call model.resize_position_embeddings"):
+        model.generate_codes(LENGTHS[:1], input_ids=clip)
+    model.resize_position_embeddings(6)  # 3 frames, and those that delay 3 codebooks
+    assert model.generate_codes(LENGTHS[1:], input_ids=clip).tolist() == before.tolist()
+    model.resize_position_embeddings(20)
+    model.save_pretrained(tmp_path)
+    loaded = AudioFormerForConditionalGeneration.from_pretrained(tmp_path)
+    found = loaded.generate_codes(LENGTHS[:1], input_ids=clip)
+    assert found.tolist() == model.generate_codes(LENGTHS[:1], input_ids=clip).tolist()
+
+
+@pytest.mark.invariant
 def test_samples_are_the_same_without_cache_and_differ_by_seed(four: AudioFormerForConditionalGeneration) -> None:
     def drawn(seed: int, **settings: Any) -> list:
         torch.manual_seed(seed)
@@ -176,6 +203,8 @@ def test_known_codes_are_kept_and_heard(four: AudioFormerForConditionalGeneratio
     found = four.generate_codes(LENGTHS[:1], known, input_ids=clip, num_beams=2)
     assert found[known >= 0].tolist() == known[known >= 0].tolist()
     assert found[0, 2:4].tolist() != four.generate_codes(LENGTHS[:1], input_ids=clip, num_beams=2)[0, 2:4].tolist()
+    longer = F.pad(known, (0, 0, 0, 2), value=7)  # what stands behind a clip's length is not looked at
+    assert four.generate_codes(LENGTHS[:1], longer, input_ids=clip, num_beams=2).tolist() == found.tolist()
 
 
 @pytest.mark.unit
@@ -289,3 +318,7 @@ def test_wrong_shapes_are_refused(four: AudioFormerForConditionalGeneration) -> 
         four(clip, labels=clip[..., 0])
     with pytest.raises(ValueError, match=r"known \(1, 5, 2\); expected \(batch,\) and \(batch, frames, 4\)"):
         four.generate_codes(LENGTHS[:1], torch.zeros(1, 5, 2, dtype=torch.long), input_ids=clip)
+    with pytest.raises(ValueError, match="lengths is for 2 clips, and input_ids has 1; give one length for each"):
+        four.generate_codes(LENGTHS, input_ids=clip)
+    with pytest.raises(ValueError, match="known has 101; codes are below 99, and -100 stands where"):
+        four.generate_codes(LENGTHS[:1], torch.full((1, 5, 4), 101), input_ids=clip)

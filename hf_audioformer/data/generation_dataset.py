@@ -7,16 +7,15 @@ that in all tasks the clip that is generated is as long as the one that is heard
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset
 
 from ..draws import generator_of
 from ..models.audioformer.configuration_audioformer import special_token_id
 from .code_dataset import CodeVersion
+from .epoch_dataset import EpochDataset
 
 __all__ = ["TASKS", "GenerationDataset", "Task", "draw_hidden", "hide"]
 
@@ -44,8 +43,8 @@ def hide(codes: np.ndarray, hidden: slice, codebook_size: int) -> np.ndarray:
     return heard
 
 
-@dataclass(frozen=True)
-class GenerationDataset(Dataset):
+@dataclass(eq=False)
+class GenerationDataset(EpochDataset):
     """Clips as tasks, drawn anew in each epoch.
 
     An item is `{"input_ids": (tokens,) or (tokens, num_codebooks), "labels": (frames,) or (frames, num_codebooks),
@@ -65,28 +64,20 @@ class GenerationDataset(Dataset):
     codebook_size: int
     crop_frames: int | None = None
     seed: int = 0
-    # In shared memory, so that worker processes that run already see the next epoch too.
-    _epoch: torch.Tensor = field(
-        default_factory=lambda: torch.zeros((), dtype=torch.int64).share_memory_(),
-        init=False,
-        repr=False,
-        compare=False,
-    )
 
-    def set_epoch(self, epoch: int) -> None:
-        """Draw anew from now on; `AudioTrainer` calls this before each epoch."""
-        self._epoch.fill_(epoch)
+    def __post_init__(self) -> None:
+        super().__init__()
 
     @property
     def lengths(self) -> list[int]:
-        """Frames of each clip as it is."""
+        """Tokens of each clip as it is, by which the Trainer groups clips of like length."""
         return [len(versions[0].input_ids) for versions in self.versions]
 
     def __len__(self) -> int:
         return len(self.versions)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        random = generator_of(self.seed, int(self._epoch), index)
+        random = generator_of(self.seed, self.epoch, index)
         versions = self.versions[index]
         task = self.tasks[int(random.integers(len(self.tasks)))]
         heard = versions[1 + int(random.integers(len(versions) - 1))] if task == "denoise" else versions[0]

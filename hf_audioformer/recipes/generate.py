@@ -53,10 +53,16 @@ class GenerateArguments:
     overwrite: bool = field(default=False, metadata={"help": "replace earlier results in output_dir"})
 
     def __post_init__(self) -> None:
-        if (self.task == "inpaint") != (self.start is not None and self.end is not None):
+        if {self.start is not None, self.end is not None} != {self.task == "inpaint"}:
             raise ValueError(f"task is {self.task}, start {self.start} and end {self.end}; inpaint alone needs both")
-        if self.seconds <= 0:
+        if not 0 < self.seconds < math.inf:
             raise ValueError(f"seconds is {self.seconds}; it must be above 0")
+        if self.num_beams < 1:
+            raise ValueError(f"num_beams is {self.num_beams}; it must be at least 1")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature is {self.temperature}; it must be above 0")
+        if self.temperature != 1 and not self.do_sample:
+            raise ValueError(f"temperature is {self.temperature}, and nothing is drawn; set do_sample, too")
         if self.do_sample and self.num_beams > 1:
             raise ValueError(f"num_beams is {self.num_beams} and do_sample set; choose one of them")
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from transformers import set_seed
 
-from .. import AudioFormerFeatureExtractor, AudioFormerForConditionalGeneration, assets
+from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerForConditionalGeneration, assets
 from ..audio import Audio
 from ..audio.augment import AudioAugmentation
 from ..data import ClipTable
@@ -30,6 +30,7 @@ from ..data.generation_dataset import TASKS, GenerationDataset, Task
 from ..data.hold_out import held_out_clips, parse_hold_out
 from ..training.arguments import dump_config, parse_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints, save_final
+from ..training.classifier import with_settings
 from ..training.console import quiet_transformers
 from ..training.hub import check_hub_settings
 from ..training.json_file import write_json
@@ -136,8 +137,11 @@ class TrainGenerationArguments:
     def __post_init__(self) -> None:
         if not self.tasks or not set(self.tasks) <= set(TASKS):
             raise ValueError(f"tasks is {self.tasks}; give one or more of {', '.join(TASKS)}")
-        if self.noise.copies < 1:
-            raise ValueError(f"noise.copies is {self.noise.copies}; it must be at least 1")
+        for name, count in (("noise.copies", self.noise.copies), ("measure.clips", self.measure.clips)):
+            if count < 1:
+                raise ValueError(f"{name} is {count}; it must be at least 1")
+        if self.data.crop_seconds is not None and not self.data.crop_seconds > 0:
+            raise ValueError(f"data.crop_seconds is {self.data.crop_seconds}; it must be above 0, or null for no crop")
 
 
 def main(argv: list[str]) -> None:
@@ -166,10 +170,11 @@ def run(arguments: TrainGenerationArguments) -> dict[str, Any]:
     check_output(*output, resume=arguments.resume, overwrite=arguments.overwrite)
     measures = _finished(arguments)
     if measures is None:
-        clips = _divide(arguments, load_extractor(_checkpoint(arguments), "model.checkpoint"))
-        clips = _encode(clips, arguments, None if use_cpu else state.device)
+        extractor = load_extractor(_checkpoint(arguments), "model.checkpoint")
+        config = _config(arguments, extractor)  # raises before anything is encoded or claimed
+        clips = _encode(_divide(arguments, extractor), arguments, None if use_cpu else state.device)
         prepare_output(*output, resume=arguments.resume, overwrite=arguments.overwrite)
-        measures = train(arguments, clips, use_cpu)
+        measures = train(arguments, clips, config, use_cpu)
     if state.is_main_process:
         print(format_generation(measures["tasks"]))
         print(f"The model is in {arguments.output_dir}, what it generates in {Path(arguments.output_dir) / 'examples'}")
@@ -187,11 +192,13 @@ class GenerationClips:
     validation_codes: Mapping[int, Sequence[CodeVersion]] = field(default_factory=dict)
 
 
-def train(arguments: TrainGenerationArguments, clips: GenerationClips, use_cpu: bool) -> dict[str, Any]:
+def train(
+    arguments: TrainGenerationArguments, clips: GenerationClips, config: AudioFormerConfig, use_cpu: bool
+) -> dict[str, Any]:
     """Trains in `output_dir`, from the newest checkpoint if `resume` is set, and returns the measures."""
     folder, extractor = Path(arguments.output_dir), clips.extractor
     set_seed(arguments.seed)
-    model = _model(arguments)
+    model = _model(_checkpoint(arguments), config)
     trainer = _trainer(model, clips, arguments, use_cpu)
     trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder) if arguments.resume else None)
     weights = trainer.gather_weights()
@@ -311,16 +318,26 @@ def _in_order(codes: Mapping[int, Sequence[CodeVersion]]) -> list[Sequence[CodeV
     return [codes[index] for index in sorted(codes)]
 
 
-def _model(arguments: TrainGenerationArguments) -> AudioFormerForConditionalGeneration:
+def _config(arguments: TrainGenerationArguments, extractor: AudioFormerFeatureExtractor) -> AudioFormerConfig:
+    """The checkpoint's configuration with the settings of the model.
+
+    Raises:
+        ValueError: A setting is out of range, or the checkpoint does not read the first codebooks, which make sound.
+    """
+    model, stored = arguments.model, AudioFormerConfig.from_pretrained(_checkpoint(arguments))
+    if stored.num_codebooks != extractor.num_codebooks:
+        raise ValueError(
+            f"model.checkpoint reads codebook {stored.codebook_index + 1} alone of {extractor.num_codebooks}, which "
+            'makes no sound; give one of the first codebook, or of several with fusion="sum"'
+        )
+    settings = ("decoder_layers", "hidden_dropout", "condition_dropout")
+    return with_settings(stored, {name: getattr(model, name) for name in settings})
+
+
+def _model(checkpoint: str, config: AudioFormerConfig) -> AudioFormerForConditionalGeneration:
     """The encoder of the checkpoint, with a new decoder that knows its codes."""
     with quiet_transformers():
-        return AudioFormerForConditionalGeneration.from_pretrained(
-            _checkpoint(arguments),
-            dtype=torch.float32,
-            decoder_layers=arguments.model.decoder_layers,
-            hidden_dropout=arguments.model.hidden_dropout,
-            condition_dropout=arguments.model.condition_dropout,
-        )
+        return AudioFormerForConditionalGeneration.from_pretrained(checkpoint, config=config, dtype=torch.float32)
 
 
 def _checkpoint(arguments: TrainGenerationArguments) -> str:

@@ -21,7 +21,7 @@ from ..models.audioformer.modeling_audioformer import AudioFormerLabelledModel
 from .codec_embeddings import start_from_codec
 from .console import quiet_transformers
 
-__all__ = ["ModelArguments", "build_model", "model_config", "new_front_end"]
+__all__ = ["ModelArguments", "build_model", "model_config", "new_front_end", "with_settings"]
 
 # What describes a front end that a checkpoint does not have.
 OF_NEW_FRONT_END = (
@@ -208,6 +208,15 @@ def model_config(
         settings |= _given(arguments, "position_embedding_type", "norm_position")
     if isinstance(extractor, AudioFormerSignalFeatureExtractor) and stored.front_end == "codes":
         settings |= _front_end_settings(arguments, extractor)
+    return with_settings(stored, settings)
+
+
+def with_settings(stored: AudioFormerConfig, settings: dict[str, Any]) -> AudioFormerConfig:
+    """A configuration with other settings, checked as a whole.
+
+    Raises:
+        ValueError: A setting is out of range, or does not go with the others.
+    """
     try:
         return AudioFormerConfig.from_dict(stored.to_dict() | settings)
     except StrictDataclassError as error:

@@ -105,6 +105,16 @@ def test_mistakes_are_named(
 
     assert "AudioFormerForMaskedLM, which does not generate" in error_of(tiny_checkpoint, "--task", "denoise")
     assert "inpaint alone needs both" in error_of(generator, "--task", "inpaint", "--start", "0.1")
+    assert "inpaint alone needs both" in error_of(generator, "--task", "denoise", "--end", "0.1")
+    for setting, value, message in (
+        ("num_beams", "0", "it must be at least 1"),
+        ("temperature", "0", "it must be above 0"),
+        ("temperature", "0.5", "nothing is drawn; set do_sample, too"),
+        ("seconds", "nan", "it must be above 0"),
+    ):
+        shown = error_of(generator, "--task", "denoise", f"--{setting}", value)
+        assert f"{setting} is {float(value):g}" in shown
+        assert message in shown
     assert "num_beams is 2 and do_sample set" in error_of(
         generator, "--task", "denoise", "--num_beams", "2", "--do_sample", "true"
     )

@@ -7,10 +7,13 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
-from hf_audioformer import AudioFormerForMaskedLM, cli, load_audio
+from hf_audioformer import AudioFormerFeatureExtractor, AudioFormerForMaskedLM, cli, load_audio
 from hf_audioformer.audio.distortion import si_sdr_db
 from hf_audioformer.audio.log_mel import log_mel_distance
+from hf_audioformer.training.checkpoints import save_final
 from hf_audioformer.training.hub import check_folder
+
+from ..fixtures_recipes import tiny_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -61,6 +64,9 @@ def test_two_steps(tiny_checkpoint: str, tone_folder: Path, tmp_path: Path, caps
     [
         (["--tasks", "[]"], "tasks is []; give one or more of denoise, continue, inpaint"),
         (["--noise.copies", "0"], "noise.copies is 0; it must be at least 1"),
+        (["--measure.clips", "0"], "measure.clips is 0; it must be at least 1"),
+        (["--data.crop_seconds", "-5"], "data.crop_seconds is -5.0; it must be above 0, or null"),
+        (["--model.decoder_layers", "0"], "the settings of model do not fit: decoder_layers is 0"),
         (["--data.validation_fraction", "1.0"], "24 clips, all of which are held out"),
     ],
 )
@@ -75,4 +81,19 @@ def test_mistakes_are_named(
     command = ["train-generation", "--data.source", str(tone_folder), "--output_dir", str(tmp_path / "generator")]
     assert cli.main([*command, "--model.checkpoint", tiny_checkpoint, "--training.use_cpu", "true", *setting]) == 1
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "generator").exists()
+
+
+@pytest.mark.fault
+def test_a_checkpoint_of_a_later_codebook_is_refused(
+    tiny_extractor: AudioFormerFeatureExtractor,
+    tone_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = tiny_config(num_codebooks=1, fusion="first", codebook_index=1)
+    save_final(AudioFormerForMaskedLM(config), tiny_extractor, tmp_path / "second")
+    command = ["train-generation", "--data.source", str(tone_folder), "--output_dir", str(tmp_path / "generator")]
+    assert cli.main([*command, "--model.checkpoint", str(tmp_path / "second"), "--training.use_cpu", "true"]) == 1
+    assert "model.checkpoint reads codebook 2 alone of 2, which makes no sound" in capsys.readouterr().err
     assert not (tmp_path / "generator").exists()

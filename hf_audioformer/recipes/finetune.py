@@ -75,6 +75,12 @@ class FinetuneArguments(SplitTrainingArguments):
         metadata={"help": "train several times, each from the weights of the one before, with these settings changed"},
     )
 
+    def __post_init__(self) -> None:
+        if self.data.events is not None and self.model.head != "moments":
+            raise ValueError(
+                f"data.events is {self.data.events}; it goes with model.head moments, found {self.model.head}"
+            )
+
 
 def main(argv: list[str]) -> None:
     """Runs the recipe from a config file and command-line options."""

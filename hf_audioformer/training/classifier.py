@@ -170,7 +170,7 @@ def build_model(
             model = MODELS[arguments.head].from_pretrained(source, config=config)
     model.resize_classifier(clips.label_names)
     if targets is not None and clips.target_columns:
-        model.config.target_mean, model.config.target_std = statistics_of_targets(targets, clips.label_names)
+        model.config.target_mean, model.config.target_scale = statistics_of_targets(targets, clips.label_names)
     return model
 
 
@@ -203,7 +203,7 @@ def model_config(
     settings = _given(arguments, *names)
     if "hidden_dropout" in settings:
         settings.setdefault("classifier_dropout", settings["hidden_dropout"])
-    settings |= {"problem_type": clips.problem_type, "target_mean": None, "target_std": None}
+    settings |= {"problem_type": clips.problem_type, "target_mean": None, "target_scale": None}
     if arguments.random_weights:
         settings |= _given(arguments, "position_embedding_type", "norm_position")
     if isinstance(extractor, AudioFormerSignalFeatureExtractor) and stored.front_end == "codes":

@@ -41,6 +41,8 @@ PACKAGES = ("hf_audioformer", "transformers", "torch", "torchaudio", "accelerate
 # The draws of a bootstrap.
 RESAMPLES = 200
 CLASSES_SHOWN = 60
+# Measures of a class of which less is better.
+ERRORS = ("eer", "mse")
 FEW_CLIPS = 10
 # Beyond this line a paragraph on the other splits may stand, once they are done.
 ALL_SPLITS = "<!-- all splits -->"
@@ -505,13 +507,14 @@ def _beside(result: SplitResult, task: Task) -> str:
 
 
 def _class_table(rows: Sequence[Mapping[str, float | str]]) -> str:
-    """A row per class; of many classes the ones with the lowest average precision."""
+    """A row per class; of many classes the worst ones by the first measure."""
     shown = [row for row in rows if row["clips"]]
     note = ""
     if len(shown) > CLASSES_SHOWN:
         by = next(column for column in shown[0] if column not in ("name", "clips"))
-        note = f"\n\nThe {CLASSES_SHOWN} classes of lowest {by.replace('_', ' ')}, out of {len(shown)}."
-        shown = sorted(shown, key=lambda row: float(row[by]))[:CLASSES_SHOWN]
+        worst = "highest" if by in ERRORS else "lowest"
+        note = f"\n\nThe {CLASSES_SHOWN} classes of {worst} {by.replace('_', ' ')}, out of {len(shown)}."
+        shown = sorted(shown, key=lambda row: float(row[by]), reverse=by in ERRORS)[:CLASSES_SHOWN]
     columns = [column for column in shown[0] if column != "name"]
     lines = [
         f"| class | {' | '.join(column.replace('_', ' ') for column in columns)} |",

@@ -102,6 +102,16 @@ def write_results(path: str | os.PathLike[str], results: Sequence[SplitResult]) 
 def read_results(path: str | os.PathLike[str]) -> list[SplitResult]:
     """Reads what `write_results` wrote; null comes back as NaN."""
     results = [SplitResult(**result) for result in json.loads(Path(path).read_text(encoding="utf-8"))]
-    for result in results:
-        result.metrics.update({name: math.nan for name, value in result.metrics.items() if value is None})
-    return results
+    return [
+        replace(
+            result,
+            score=_number(result.score),
+            chance=_number(result.chance),
+            metrics={name: _number(value) for name, value in result.metrics.items()},
+        )
+        for result in results
+    ]
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -25,9 +25,10 @@ STEP = {"audioformer": 320 / 24_000, "ast": 0.08, "wav2vec2": 20 / 16_000, "whis
 
 @torch.no_grad()
 def frames_of(kind: str, source: str, waveform: np.ndarray, layer: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """The frames of one window and its special token, by the stock classes alone."""
+    """The frames of one window, at its own level, and its special token, by the stock classes alone."""
     model = AutoModel.from_pretrained(source).eval()
     extractor = AutoFeatureExtractor.from_pretrained(source)
+    extractor.rms_level_dbfs = None
     features = extractor(waveform, sampling_rate=RATE[kind], return_tensors="pt")
     model = model.get_encoder() if kind == "whisper" else model
     output = model(**features, output_hidden_states=True)
@@ -40,6 +41,12 @@ def frames_of(kind: str, source: str, waveform: np.ndarray, layer: int) -> tuple
     return states[: -(-len(waveform) // 320)] if kind == "whisper" else states, None
 
 
+def levelled(kind: str, waveform: np.ndarray) -> np.ndarray:
+    """A clip at the level that the model hears: an AudioFormer's has -23 dB as a whole."""
+    rms = np.sqrt(np.mean(waveform.astype(np.float64) ** 2))
+    return waveform * np.float32(10 ** (-23 / 20) / rms) if kind == "audioformer" else waveform
+
+
 @pytest.mark.reference
 @pytest.mark.parametrize("layer", [-1, 0, 1])
 @pytest.mark.parametrize("kind", KINDS)
@@ -48,7 +55,7 @@ def test_frames_of_clips_that_fit_are_the_models_own(kind: str, layer: int, chec
     embedder = Embedder.from_pretrained(checkpoints[kind], layer=layer, device="cpu", batch_size=2)
     for clip, (_, found) in zip(clips, embedder.each(clips), strict=True):
         assert not isinstance(found, Exception)
-        expected, _ = frames_of(kind, checkpoints[kind], clip["array"], layer)
+        expected, _ = frames_of(kind, checkpoints[kind], levelled(kind, clip["array"]), layer)
         np.testing.assert_allclose(found.frames, expected, atol=2e-4)
         np.testing.assert_allclose(found.vector, expected.mean(0), atol=2e-4)
         np.testing.assert_allclose(found.frame_starts, np.arange(len(expected)) * STEP[kind])
@@ -63,10 +70,11 @@ def test_long_clips_are_their_windows_one_after_the_other(kind: str, checkpoints
     found = Embedder.from_pretrained(checkpoints[kind], device="cpu", window_seconds=0.4)(clip)
     np.testing.assert_allclose(np.diff(found.frame_starts)[:4], step)
     assert 0.4 * step < np.diff(found.frame_starts).min() <= np.diff(found.frame_starts).max() < 0.03 + 2 * step
-    first, _ = frames_of(kind, checkpoints[kind], clip["array"][: round(0.4 * rate)], -1)
+    waveform = levelled(kind, clip["array"])
+    first, _ = frames_of(kind, checkpoints[kind], waveform[: round(0.4 * rate)], -1)
     np.testing.assert_allclose(found.frames[: len(first)], first, atol=2e-4)
     last_start = {"ast": 70 * 160}.get(kind, round(1.1 * rate) - round(0.4 * rate))
-    last, _ = frames_of(kind, checkpoints[kind], clip["array"][last_start:], -1)
+    last, _ = frames_of(kind, checkpoints[kind], waveform[last_start:], -1)
     kept = found.frame_starts > 0.8 + step
     np.testing.assert_allclose(found.frames[kept], last[-kept.sum() :], atol=2e-4)
     assert found.seconds - found.frame_starts[-1] < 2 * step + 0.025
@@ -87,7 +95,7 @@ def test_steps_that_an_adapter_joins_lie_over_the_whole_clip(tmp_path: Path) -> 
 @pytest.mark.reference
 def test_poolings(checkpoints: dict[str, str]) -> None:
     clip = sound(0.5, 24_000)
-    frames, special = frames_of("audioformer", checkpoints["audioformer"], clip["array"], -1)
+    frames, special = frames_of("audioformer", checkpoints["audioformer"], levelled("audioformer", clip["array"]), -1)
     states = torch.from_numpy(frames)[None]
     expected: dict[Any, np.ndarray | None] = {
         "mean": frames.mean(0),

@@ -119,9 +119,9 @@ def test_numbers_are_learnt_and_told_in_the_units_of_the_data(
 
     with torch.no_grad():
         loss = model(**inputs[0], labels=targets[:1]).loss
-    standardised = (found[0] - targets[0]) / torch.tensor(model.config.target_std)
+    standardised = (found[0] - targets[0]) / torch.tensor(model.config.target_scale)
     assert float(loss) == pytest.approx(float(standardised.square().mean()), rel=1e-4)
-    assert abs(float(found[:, 0].mean()) - model.config.target_mean[0]) < 3 * model.config.target_std[0]
+    assert abs(float(found[:, 0].mean()) - model.config.target_mean[0]) < 3 * model.config.target_scale[0]
 
     capsys.readouterr()
     command("predict", model_folder, clips.parent / "3.wav")
@@ -284,6 +284,7 @@ def test_vectors_tell_voices_apart_that_were_never_heard(
             ["--data.label_column", "voice", "--model.head", "moments"],
             "the clips have labels without onsets and offsets",
         ),
+        (["--data.label_column", "voice", "--data.events", "strong.csv"], "goes with model.head moments, found clips"),
         (["--model.head", "vectors", "--model.pooling", "max"], "model.pooling is 'max' with model.head vectors"),
         (
             ["--data.label_column", "pitch", "--model.head", "vectors", *BY_COLUMN],

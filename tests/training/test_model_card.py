@@ -122,6 +122,8 @@ def test_every_metric_has_its_interval_and_every_class_its_row(tmp_path: Path, m
     worst = min(rows, key=lambda row: row["average_precision"])["name"]
     assert re.findall(r"^\| (dog|rain) \|", text, re.MULTILINE) == [worst]
     assert "The 1 classes of lowest average precision, out of 2." in text
+    rates = [{"name": "ann", "clips": 3, "eer": 0.1}, {"name": "bob", "clips": 3, "eer": 0.4}]
+    assert "| bob | 3 | 0.4000 |\n\nThe 1 classes of highest eer, out of 2." in model_card._class_table(rates)
 
 
 @pytest.mark.unit

@@ -80,7 +80,7 @@ def test_the_official_epoch_is_the_best_in_the_mean_over_the_splits() -> None:
 @pytest.mark.fault
 def test_what_is_not_defined_is_null_in_the_file_and_nan_again(tmp_path: Path) -> None:
     metrics = {"accuracy": 1.0, "dprime": math.inf, "map": math.nan}
-    write_results(tmp_path / "results.json", [replace(result("fold_1", 1.0), metrics=metrics)])
+    write_results(tmp_path / "results.json", [replace(result("fold_1", math.nan), metrics=metrics)])
 
     def refuse(constant: str) -> None:
         raise AssertionError(f"{constant} is not JSON")
@@ -90,6 +90,7 @@ def test_what_is_not_defined_is_null_in_the_file_and_nan_again(tmp_path: Path) -
     (again,) = read_results(tmp_path / "results.json")
     assert again.metrics["accuracy"] == 1.0
     assert math.isnan(again.metrics["dprime"])
+    assert "nan%" in format_results([again])
 
 
 @pytest.mark.unit

@@ -77,8 +77,8 @@ class AudioFormerConfig(PreTrainedConfig):
         classifier_dropout (`float`, *optional*): Dropout before the classifier; `hidden_dropout` if not given.
         label_smoothing (`float`, defaults to 0.0): Share of each target spread over the classes, in [0, 1).
         class_weights (`list[float]`, *optional*): Weight of each class in the loss, one per label.
-        target_mean, target_std (`list[float]`, *optional*): For regression, mean and standard deviation of each number
-            that is predicted; the classifier learns standardised ones, and `logits` are in the data's units.
+        target_mean, target_scale (`list[float]`, *optional*): For regression, mean and standard deviation of each
+            number that is predicted; the classifier learns standardised ones, and `logits` are in the data's units.
         xvector_output_dim (`int`, defaults to 192): Size of the vectors of `AudioFormerForAudioXVector`.
         xvector_margin (`float`, defaults to 0.2): How far its loss pushes a clip's cosine with its own class above that
             with others.
@@ -139,7 +139,7 @@ class AudioFormerConfig(PreTrainedConfig):
     label_smoothing: float | int = 0.0
     class_weights: list[float] | tuple[float, ...] | None = None
     target_mean: list[float] | tuple[float, ...] | None = None
-    target_std: list[float] | tuple[float, ...] | None = None
+    target_scale: list[float] | tuple[float, ...] | None = None
     xvector_output_dim: int = 192
     xvector_margin: float | int = 0.2
     xvector_scale: float | int = 30.0
@@ -291,13 +291,13 @@ class AudioFormerConfig(PreTrainedConfig):
         """Refuses an unknown `problem_type` (Transformers lets a typo pass) and weights that do not fit the labels."""
         if self.problem_type is not None and self.problem_type not in get_args(ProblemType):
             raise ValueError(f'problem_type is "{self.problem_type}"; allowed: {", ".join(get_args(ProblemType))}.')
-        for name in ("class_weights", "target_mean", "target_std"):
+        for name in ("class_weights", "target_mean", "target_scale"):
             values = getattr(self, name)
             if values is not None and len(values) != self.num_labels:
                 raise ValueError(f"{name} has {len(values)} values for {self.num_labels} labels.")
-        if (self.target_mean is None) != (self.target_std is None) or min(self.target_std or [1.0]) <= 0:
+        if (self.target_mean is None) != (self.target_scale is None) or min(self.target_scale or [1.0]) <= 0:
             raise ValueError(
-                f"target_mean is {self.target_mean} and target_std {self.target_std}; give both, deviations above 0."
+                f"target_mean is {self.target_mean} and target_scale {self.target_scale}; give both, scales above 0."
             )
 
 

@@ -788,7 +788,7 @@ class AudioFormerLabelledModel(AudioFormerPreTrainedModel):
                         classifier.bias[row] = self.classifier.bias[known[name]]
         self.classifier = classifier
         self.num_labels = len(label_names)
-        self.config.class_weights = self.config.target_mean = self.config.target_std = None
+        self.config.class_weights = self.config.target_mean = self.config.target_scale = None
         self.config.id2label = dict(enumerate(label_names))
         self.config.label2id = {name: index for index, name in enumerate(label_names)}
 
@@ -961,20 +961,21 @@ class AudioFormerForAudioXVector(AudioFormerLabelledModel):
 def in_units_of_targets(logits: torch.Tensor, config: AudioFormerConfig) -> torch.Tensor:
     """Standardised numbers (..., num_labels) in the units of the data, float32 whatever the dtype: half precision would
     round 4001 to 4000. All else as it is."""
-    if config.target_std is None:
+    if config.target_scale is None:
         return logits
     logits = logits.float()
-    return logits * logits.new_tensor(config.target_std) + logits.new_tensor(config.target_mean)
+    return logits * logits.new_tensor(config.target_scale) + logits.new_tensor(config.target_mean)
 
 
 def classification_loss(logits: torch.Tensor, labels: torch.Tensor, config: AudioFormerConfig) -> torch.Tensor:
     """Mean loss of logits (batch, num_labels) for the problem type, class weights and label smoothing of `config`; of
-    numbers in units of their deviation `target_std`, if it is given."""
+    numbers in units of their deviation `target_scale`, if it is given."""
     problem_type = config.problem_type or infer_problem_type(labels, config.num_labels)
     weights = config.class_weights
-    if config.target_std is not None:
+    if config.target_scale is not None:
         weights = [
-            weight / std**2 for weight, std in zip(weights or [1.0] * config.num_labels, config.target_std, strict=True)
+            weight / std**2
+            for weight, std in zip(weights or [1.0] * config.num_labels, config.target_scale, strict=True)
         ]
     return loss_of_problem(logits, labels, problem_type, weights, config.label_smoothing)
 

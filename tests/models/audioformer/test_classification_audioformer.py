@@ -133,16 +133,16 @@ def test_regression_loss(weights):
     config = tiny_config(problem_type=REGRESSION, class_weights=weights)
     expected = ((LOGITS - MULTI_HOT) ** 2 * torch.tensor(weights or (1.0, 1.0, 1.0))).mean()
     torch.testing.assert_close(classification_loss(LOGITS, MULTI_HOT, config), expected)
-    statistics = {"target_mean": [3.0, 0.0, 1.0], "target_std": [2.0, 0.5, 10.0]}
+    statistics = {"target_mean": [3.0, 0.0, 1.0], "target_scale": [2.0, 0.5, 10.0]}
     in_units = tiny_config(problem_type=REGRESSION, class_weights=weights, **statistics)
-    std, mean = torch.tensor(in_units.target_std), torch.tensor(in_units.target_mean)
+    std, mean = torch.tensor(in_units.target_scale), torch.tensor(in_units.target_mean)
     torch.testing.assert_close(classification_loss(LOGITS * std + mean, MULTI_HOT * std + mean, in_units), expected)
 
 
 @torch.no_grad()
 def test_numbers_in_half_precision_are_not_rounded_to_its_steps():
     """At 4000, bfloat16 has steps of 16, a third of the deviation."""
-    config = tiny_config(num_labels=1, problem_type=REGRESSION, target_mean=[4000.0], target_std=[50.0])
+    config = tiny_config(num_labels=1, problem_type=REGRESSION, target_mean=[4000.0], target_scale=[50.0])
     model = AudioFormerForAudioClassification(config).eval()
     codes = torch.arange(24).view(4, 6)
     exact = model(codes).logits

@@ -1,7 +1,7 @@
 """The one Trainer of all recipes: Transformers' own, with what it gets wrong for audio set right."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +30,7 @@ from .adaptation import has_lora
 from .averaging import AveragingArguments, AveragingResult, WeightAverage, choose_weights
 from .checkpoints import check_finite, mark_complete, save_final, weights_held_here
 from .console import EpochLines, quiet_transformers
+from .cpu import keep_freed_memory, quick_attention
 from .hub import Push, push_folder, refuse_public
 from .interruption import StopOnSigterm
 from .launch import check_world_size, distributed_backend, wrap_layers
@@ -173,7 +174,7 @@ class AudioTrainer(Trainer):
         self._persistent: list[DataLoader] = []
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
-        with self._stop_on_sigterm:
+        with self._stop_on_sigterm, self._quick_on_cpu():
             try:
                 output = super().train(*args, **kwargs)
                 if self.average is not None:
@@ -183,6 +184,15 @@ class AudioTrainer(Trainer):
                 self._end_workers()
                 unset_hf_deepspeed_config()  # else `from_pretrained` would share out whatever is loaded next
         return output
+
+    @contextmanager
+    def _quick_on_cpu(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            if self.args.device.type == "cpu":
+                stack.enter_context(keep_freed_memory())
+                if self.args.bf16:
+                    stack.enter_context(quick_attention(self.model))
+            yield
 
     def _any_process(self, flag: bool) -> bool:
         if self.args.world_size == 1:

@@ -1,0 +1,90 @@
+"""Training on a CPU: memory is kept from step to step, and attention in bfloat16 is as fast as the rest."""
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+__all__ = ["keep_freed_memory", "quick_attention"]
+
+ATTENTION = "sdpa_on_cpu"
+# Attention weights of a layer that are kept for its backward pass (100 MB); with more, attention is PyTorch's own.
+MAX_KEPT_WEIGHTS = 2**25
+
+# Of glibc's malloc.h, and what they are when nothing is set.
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+DEFAULT_TRIM_THRESHOLD, DEFAULT_MMAP_MAX = 128 * 1024, 65536
+NEVER = 2**31 - 1
+
+
+@contextmanager
+def keep_freed_memory() -> Iterator[None]:
+    """Has the process keep memory that it frees, where its C library is glibc; it is given back at the end.
+
+    Otherwise each large tensor of each step is new memory, which the kernel clears page by page.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
+        yield
+        return
+    libc.mallopt(M_MMAP_MAX, 0)
+    libc.mallopt(M_TRIM_THRESHOLD, NEVER)
+    try:
+        yield
+    finally:
+        libc.mallopt(M_MMAP_MAX, DEFAULT_MMAP_MAX)
+        libc.mallopt(M_TRIM_THRESHOLD, DEFAULT_TRIM_THRESHOLD)
+        libc.malloc_trim(0)
+
+
+@contextmanager
+def quick_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Has a model train by `attention_on_cpu` in place of `sdpa`, unless it has layers of local attention."""
+    if model.config._attn_implementation != "sdpa" or getattr(model.config, "layer_types", None):
+        yield
+        return
+    AttentionInterface.register(ATTENTION, attention_on_cpu)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    model.set_attn_implementation(ATTENTION)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation("sdpa")
+
+
+def attention_on_cpu(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Scaled dot product attention, (batch, queries, heads, head_size), by plain products of matrices for training.
+
+    Seen with PyTorch 2.14 and bfloat16: the backward pass of its fused attention takes six times as long as these.
+
+    Args:
+        query, key, value: floating point (batch, heads, queries or keys, head_size).
+        attention_mask: bool (batch, 1 or heads, queries, keys), True where a query sees a key.
+    """
+    kept_weights = query.shape[:-1].numel() * key.shape[-2]
+    is_causal = attention_mask is None and getattr(module, "is_causal", True)
+    if not torch.is_grad_enabled() or is_causal or kept_weights > MAX_KEPT_WEIGHTS:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    with torch.autocast("cpu", enabled=False):  # else the weights would be kept in float32
+        weights = nn.functional.dropout(scores.softmax(-1), dropout, module.training)
+    return (weights @ value).transpose(1, 2).contiguous(), None

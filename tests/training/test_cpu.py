@@ -1,0 +1,135 @@
+"""Training on a CPU: what is faster computes the same."""
+
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, TrainerCallback
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from hf_audioformer.training import cpu
+from hf_audioformer.training.cpu import attention_on_cpu, keep_freed_memory, quick_attention
+from hf_audioformer.training.trainer import AudioTrainer, trainer_arguments
+
+from ..models.audioformer.tiny_models import tiny_model
+from .tiny_ast import DEFAULTS, make_clips, make_model
+
+BLOCK_BYTES = 2**26
+
+
+class Attention(nn.Module):
+    is_causal = False
+
+
+def inputs(queries: int = 7, keys: int = 7) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, 3, queries, 4), (2, 3, keys, 4), (2, 3, keys, 4)]
+    return [torch.randn(shape, generator=generator).requires_grad_() for shape in shapes]
+
+
+def padding_mask(queries: int, keys: int) -> Tensor:
+    """The second clip has two keys less."""
+    return (torch.arange(keys) < torch.tensor([keys, keys - 2])[:, None])[:, None, None].expand(2, 1, queries, keys)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("queries", "keys"), [(7, 7), (3, 7)])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("scaling", [None, 0.1])
+def test_attention_and_its_gradients_are_those_of_sdpa(
+    queries: int, keys: int, masked: bool, scaling: float | None
+) -> None:
+    mask = padding_mask(queries, keys) if masked else None
+    found, expected = [], []
+    for function, into in ((attention_on_cpu, found), (sdpa_attention_forward, expected)):
+        tensors = inputs(queries, keys)
+        output, _ = function(Attention(), *tensors, mask, scaling=scaling)
+        output.square().sum().backward()
+        into += [output, *(tensor.grad for tensor in tensors)]
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.unit
+def test_attention_without_gradients_is_that_of_sdpa() -> None:
+    with torch.no_grad():
+        assert torch.equal(
+            attention_on_cpu(Attention(), *inputs(), None)[0], sdpa_attention_forward(Attention(), *inputs(), None)[0]
+        )
+
+
+@pytest.mark.unit
+def test_without_a_mask_a_causal_layer_stays_causal() -> None:
+    layer = Attention()
+    layer.is_causal = True
+    query, key, value = inputs()
+    changed = value.detach().clone()
+    changed[:, :, -1] += 1
+    outputs = [attention_on_cpu(layer, query, key, values, None)[0][:, :-1] for values in (value, changed)]
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.unit
+def test_weights_too_many_to_keep_are_left_to_sdpa(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    monkeypatch.setattr(cpu, "sdpa_attention_forward", lambda *args, **kwargs: called.append(args))
+    for limit in (2 * 3 * 7 * 7, 2 * 3 * 7 * 7 - 1):
+        assert not called
+        monkeypatch.setattr(cpu, "MAX_KEPT_WEIGHTS", limit)
+        attention_on_cpu(Attention(), *inputs(), None)
+    assert len(called) == 1
+
+
+@pytest.mark.unit
+def test_dropout_of_the_attention_is_applied_in_training() -> None:
+    layer = Attention().train()
+    torch.manual_seed(0)
+    first, second = (attention_on_cpu(layer, *inputs(), None, dropout=0.5)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+class Watch(TrainerCallback):
+    """Notes by what the model attends in its first step."""
+
+    implementation: str | None = None
+
+    def on_step_end(self, args, state, control, model: PreTrainedModel, **kwargs) -> None:
+        self.implementation = model.config._attn_implementation
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("bf16", "implementation"), [(True, cpu.ATTENTION), (False, "sdpa")])
+def test_the_trainer_attends_by_it_in_bfloat16_on_a_cpu(bf16: bool, implementation: str, tmp_path: Path) -> None:
+    model, watch = make_model(), Watch()
+    assert model.config._attn_implementation == "sdpa"
+    settings = DEFAULTS | {"bf16": bf16, "max_steps": 2}
+    arguments = trainer_arguments({}, settings, output_dir=str(tmp_path), seed=0, use_cpu=True)
+    AudioTrainer(model=model, args=arguments, train_dataset=make_clips([0, 1, 2, 0]), callbacks=[watch]).train()
+    assert watch.implementation == implementation
+    assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.unit
+def test_layers_of_local_attention_keep_their_own() -> None:
+    model = tiny_model(layer_types=["sliding_attention", "full_attention"], sliding_window=8, num_hidden_layers=2)
+    with quick_attention(model):
+        assert model.config._attn_implementation == "sdpa"
+
+
+def pages_of_a_second_block() -> int:
+    """Pages that the kernel hands out anew for a block of memory where one as large was just freed."""
+    torch.ones(BLOCK_BYTES, dtype=torch.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(BLOCK_BYTES, dtype=torch.uint8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+@pytest.mark.unit
+def test_freed_memory_is_kept_for_the_next_block_and_given_back_at_the_end() -> None:
+    outside = pages_of_a_second_block()
+    with keep_freed_memory():
+        within = pages_of_a_second_block()
+    assert within < 100 < outside
+    assert pages_of_a_second_block() > 100

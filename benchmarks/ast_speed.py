@@ -1,59 +1,51 @@
-"""Training steps of an AST as this package feeds it, against Transformers' AST fed by its own extractor, in one run.
+"""Training steps of an AST as this package feeds and trains it, against Transformers' AST fed by its own extractor.
 
-    python -m benchmarks.ast_speed [--seconds 1 5 10] [--layers 12] [--hidden-size 192] [--clips 2] [--repeats 3]
-                                   [--threads 1]
+    python -m benchmarks.ast_speed [--seconds 1 5 10] [--precision float32 bfloat16] [--layers 12] [--hidden-size 192]
+                                   [--clips 2] [--repeats 3] [--threads 1]
 
-A step makes log-mels of waveforms, runs the network forward and backward and updates it by AdamW. Theirs reads 1024
-frames, whatever the clip, as the extractor's and the model's defaults say; ours as many as the clip has. The last
-column drops half of the patches in addition (`augmentation.patch_dropout`), which is another training. Prints clips per
-second and ratios with their goals. Seconds are processor time.
+A step makes log-mels of waveforms, runs the network forward and backward and updates it by AdamW, in one precision on
+both sides. Theirs reads 1024 frames, whatever the clip, as the extractor's and the model's defaults say; ours as many
+as the clip has, and trains as `AudioTrainer` does on a CPU (`hf_audioformer.training.cpu`). The last column drops half
+of the patches in addition (`augmentation.patch_dropout`), which is another training. Prints clips per second and ratios
+with their goals. Each side runs in processes of its own, which take turns; seconds are processor time, medians.
 """
 
 import argparse
+import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import numpy as np
 import torch
 from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 
-from benchmarks.timing import compare
 from hf_audioformer import ASTLogMelFeatureExtractor
 from hf_audioformer.data.spectrogram_collator import SpectrogramCollator
 from hf_audioformer.models.ast.loading_ast import new_ast
-from hf_audioformer.models.ast.positions_ast import covering_length
 from hf_audioformer.models.ast.tokens_ast import keep_tokens
+from hf_audioformer.training.cpu import keep_freed_memory, quick_attention
 
 SAMPLING_RATE = 16_000
 NUM_CLASSES = 50
 GOALS = {1.0: 6.0, 5.0: 2.0, 10.0: 1.2}
+SIDES = ("theirs", "ours", "dropped")
 
 Batch = dict[str, torch.Tensor]
+Training = tuple[ASTForAudioClassification, Callable[[], Batch]]
 
 
-def make_step(model: ASTForAudioClassification, make_batch: Callable[[], Batch]) -> Callable[[], None]:
-    """A function that makes a batch and trains on it."""
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-
-    def step() -> None:
-        model(**make_batch()).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step
-
-
-def their_step(config: ASTConfig, clips: Sequence[np.ndarray], labels: torch.Tensor) -> Callable[[], None]:
+def their_training(config: ASTConfig, clips: Sequence[np.ndarray], labels: torch.Tensor) -> Training:
     extractor = ASTFeatureExtractor()
     settings = {"sampling_rate": SAMPLING_RATE, "return_tensors": "pt"}
-    model = ASTForAudioClassification(config)
-    return make_step(model, lambda: {**extractor(list(clips), **settings), "labels": labels})
+    return ASTForAudioClassification(config), lambda: {**extractor(list(clips), **settings), "labels": labels}
 
 
-def our_step(
+def our_training(
     config: ASTConfig, clips: Sequence[np.ndarray], labels: torch.Tensor, patch_dropout: float
-) -> Callable[[], None]:
+) -> Training:
     model = new_ast(config, num_labels=NUM_CLASSES, seconds=len(clips[0]) / SAMPLING_RATE)
     extractor = ASTLogMelFeatureExtractor(max_length=model.config.max_length)
     keep_tokens(model)
@@ -70,18 +62,11 @@ def our_step(
             ]
         )
 
-    return make_step(model, make_batch)
+    return model, make_batch
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, nargs="+", default=list(GOALS))
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--hidden-size", type=int, default=192)
-    parser.add_argument("--clips", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args(argv)
+def seconds_of_step(side: str, arguments: argparse.Namespace) -> float:
+    """Median processor seconds of a training step of one side, after a warm-up."""
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     config = ASTConfig(
@@ -91,30 +76,70 @@ def main(argv: list[str] | None = None) -> None:
         intermediate_size=4 * arguments.hidden_size,
         num_labels=NUM_CLASSES,
     )
+    random = np.random.default_rng(0)
+    samples = int(arguments.seconds[0] * SAMPLING_RATE)
+    clips = [random.normal(scale=0.1, size=samples).astype(np.float32) for _ in range(arguments.clips)]
+    labels = torch.arange(arguments.clips)
+    in_bfloat16 = arguments.precision[0] == "bfloat16"
+    with ExitStack() as stack:
+        if side == "theirs":
+            model, make_batch = their_training(config, clips, labels)
+        else:
+            model, make_batch = our_training(config, clips, labels, 0.5 if side == "dropped" else 0.0)
+            stack.enter_context(keep_freed_memory())
+            if in_bfloat16:
+                stack.enter_context(quick_attention(model))
+        model.train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+        took = []
+        for _ in range(1 + arguments.repeats):
+            started = time.process_time()
+            batch = make_batch()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=in_bfloat16):
+                loss = model(**batch).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            took.append(time.process_time() - started)
+    return statistics.median(took[1:])
 
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, nargs="+", default=list(GOALS))
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--hidden-size", type=int, default=192)
+    parser.add_argument("--clips", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", choices=SIDES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.only:
+        print(seconds_of_step(arguments.only, arguments))
+        return
     print(
         f"training steps of {arguments.clips} clips, {arguments.layers} layers of {arguments.hidden_size}, "
-        f"{arguments.threads} threads, median of {arguments.repeats}; clips per second of processor time"
+        f"{arguments.threads} threads, {arguments.repeats} rounds; clips per second of processor time"
     )
-    print(f"{'seconds':>7} {'frames':>7} {'theirs':>8} {'ours':>8} {'ratio':>7} {'goal':>6} {'half dropped':>13}")
+    print(f"{'seconds':>7} {'precision':>9} {'theirs':>8} {'ours':>8} {'ratio':>7} {'goal':>6} {'half dropped':>13}")
+    own = sys.argv[1:] if argv is None else argv
     for seconds in arguments.seconds:
-        random = np.random.default_rng(0)
-        samples = int(seconds * SAMPLING_RATE)
-        clips = [random.normal(scale=0.1, size=samples).astype(np.float32) for _ in range(arguments.clips)]
-        labels = torch.arange(arguments.clips)
-        steps = {
-            "theirs": their_step(config, clips, labels),
-            "ours": our_step(config, clips, labels, 0.0),
-            "dropped": our_step(config, clips, labels, 0.5),
-        }
-        took = compare(steps, arguments.repeats, clock=time.process_time)
-        rates = {name: arguments.clips / value for name, value in took.items()}
-        ratio, goal = rates["ours"] / rates["theirs"], GOALS.get(seconds)
-        print(
-            f"{seconds:7g} {covering_length(seconds, config):7d} {rates['theirs']:8.2f} {rates['ours']:8.2f} "
-            f"{ratio:6.2f}x {f'{goal:g}x' if goal else '-':>6} {rates['dropped'] / rates['theirs']:12.2f}x",
-            flush=True,
-        )
+        for precision in arguments.precision:
+            cell = ["--seconds", str(seconds), "--precision", precision]
+            took: dict[str, list[float]] = {side: [] for side in SIDES}
+            for side in SIDES * arguments.repeats:
+                command = [sys.executable, "-m", "benchmarks.ast_speed", *own, *cell, "--only", side]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                took[side].append(float(done.stdout.split()[-1]))
+            rates = {side: arguments.clips / statistics.median(values) for side, values in took.items()}
+            goal = GOALS.get(seconds)
+            print(
+                f"{seconds:7g} {precision:>9} {rates['theirs']:8.2f} {rates['ours']:8.2f} "
+                f"{rates['ours'] / rates['theirs']:6.2f}x {f'{goal:g}x' if goal else '-':>6} "
+                f"{rates['dropped'] / rates['theirs']:12.2f}x",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -146,10 +146,12 @@ class ASTLogMelFeatureExtractor(ASTFeatureExtractor):
 
     def _normalised_batch(self, features: Sequence[Tensor], length: int) -> Tensor:
         """(batch, length, num_mel_bins), padded with what becomes of 0."""
-        batch = features[0].new_zeros(len(features), length, self.num_mel_bins)
+        batch = features[0].new_empty(len(features), length, self.num_mel_bins)
+        padding = self.normalised(batch.new_zeros(()))
         for row, of_clip in zip(batch, features, strict=True):
-            row[: len(of_clip)] = of_clip
-        return self.normalised(batch)
+            row[: len(of_clip)] = self.normalised(of_clip)
+            row[len(of_clip) :] = padding
+        return batch
 
 
 def _converted(batch: dict[str, Tensor], return_tensors: str | TensorType | None) -> BatchFeature:

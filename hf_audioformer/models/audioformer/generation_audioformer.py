@@ -346,11 +346,11 @@ class AudioFormerNewest(Cache):
 
 
 class AudioFormerCausalCache(AudioFormerNewest, DynamicCache):
-    """What a model without an encoder need not compute again; its layers are those of `cache`."""
+    """What a model without an encoder need not compute again; in all else it is the `cache` that it is made from."""
 
     def __init__(self, cache: Cache):
         super().__init__()
-        self.layers = cache.layers
+        vars(self).update(vars(cache))
 
 
 class AudioFormerCache(AudioFormerNewest, EncoderDecoderCache):
@@ -548,6 +548,10 @@ class AudioFormerGenerativeModel(AudioFormerPreTrainedModel, GenerationMixin):
             input_ids[:, in_cache:], next_sequence_length=None, past_key_values=past_key_values, **kwargs
         )
 
+    @staticmethod
+    def create_masks_for_generate(**kwargs: Any) -> None:
+        """None, also for a static cache: the causal model makes its own mask."""
+
     def _validate_generation_mode(self, generation_mode: Any, generation_config: Any, *args: Any) -> None:
         """As in Transformers; refuses what cannot be done with columns of codes."""
         cast(Any, super())._validate_generation_mode(generation_mode, generation_config, *args)
@@ -717,7 +721,8 @@ class AudioFormerForConditionalGeneration(AudioFormerGenerativeModel):
 class AudioFormerForCausalLM(AudioFormerGenerativeModel):
     """The encoder of codes with causal attention, which goes on from the codes that a clip begins with.
 
-    Weights have the names of the encoder's, so that `from_pretrained` of one starts from what it learned.
+    Weights have the names of the encoder's, so that `from_pretrained` of one starts from what it learned. All layers
+    attend to everything before, also where those of the encoder are local.
     """
 
     cache_class = AudioFormerCausalCache
@@ -725,13 +730,14 @@ class AudioFormerForCausalLM(AudioFormerGenerativeModel):
     _no_split_modules = [*AudioFormerPreTrainedModel._no_split_modules, "AudioFormerCausalLayer"]
 
     def __init__(self, config: AudioFormerConfig):
-        if config.front_end != "codes" or "sliding_attention" in (config.layer_types or ()):
+        if config.front_end != "codes":
             raise ValueError(
-                f'front_end is "{config.front_end}" and layer_types {config.layer_types}; a causal language model '
-                'reads codes and attends to all before: front_end="codes", and no layer_types or sliding_window.'
+                f'front_end is "{config.front_end}"; a causal language model reads the codes that it predicts, so it '
+                'needs front_end="codes".'
             )
         config = deepcopy(config)
         config.is_encoder_decoder = False
+        config.layer_types = config.sliding_window = None
         super().__init__(config)
         self.audioformer = AudioFormerCausalModel(config)
         self._add_head()
@@ -746,6 +752,7 @@ class AudioFormerForCausalLM(AudioFormerGenerativeModel):
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         codebook: int | None = None,
+        shift_labels: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         r"""Predicts the codes of every column from those before.
@@ -766,6 +773,8 @@ class AudioFormerForCausalLM(AudioFormerGenerativeModel):
             use_cache (`bool`, *optional*): Whether to make such a cache; with labels there is none.
             codebook (`int`, *optional*): `generate` asks for the logits of one codebook in the last column,
                 (batch, 1, vocab_size).
+            shift_labels (`torch.LongTensor`, *optional*): In place of the labels what follows each of the `input_ids`,
+                which Transformers' Trainer gives where a clip is spread over processes.
 
         Returns:
             `CausalLMOutputWithPast`: `loss` (mean cross-entropy over all codebooks), `logits` (batch, columns,
@@ -775,10 +784,10 @@ class AudioFormerForCausalLM(AudioFormerGenerativeModel):
             ValueError: Labels have another shape, or not one of `input_ids`, `inputs_embeds` and labels is given.
         """
         columns: torch.Tensor | None = input_ids
-        targets: torch.Tensor | None = labels
+        targets: torch.Tensor | None = shift_labels
         if labels is not None and input_ids is None and inputs_embeds is None:
             attention_mask, (columns, targets) = None, self._columns_and_targets(labels)
-        elif labels is not None:
+        elif labels is not None and shift_labels is None:
             targets = torch.cat((labels[:, 1:], torch.full_like(labels[:, :1], IGNORED_LABEL)), dim=1)
         cache = self._cache_for(
             past_key_values,

@@ -442,11 +442,7 @@ class AudioFormerGenerativeModel(AudioFormerPreTrainedModel, GenerationMixin):
 
     def _columns_and_targets(self, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What the decoder reads, and what it is to predict from it: the codes, and where the first codebook ends."""
-        num_codebooks = self.config.num_codebooks
-        codes = labels.unsqueeze(2) if labels.dim() == 2 and num_codebooks == 1 else labels
-        if codes.dim() != 3 or codes.shape[2] != num_codebooks:
-            expected = "(batch, frames)" if num_codebooks == 1 else f"(batch, frames, {num_codebooks})"
-            raise ValueError(f"labels has shape {tuple(labels.shape)}; this model generates codes {expected}.")
+        codes, num_codebooks = self._with_codebooks(labels, "labels"), self.config.num_codebooks
         lengths = (codes != IGNORED_LABEL).all(dim=2).sum(dim=1)
         columns = delay(codes, lengths, self.config)
         frame = _frame_of(columns.shape[1], num_codebooks, columns.device)
@@ -456,6 +452,16 @@ class AudioFormerGenerativeModel(AudioFormerPreTrainedModel, GenerationMixin):
         if labels.dim() == 2:
             columns, targets = columns.squeeze(2), targets.squeeze(2)
         return torch.cat((self._start(len(labels)), columns[:, :-1]), dim=1), targets
+
+    def _with_codebooks(self, codes: torch.Tensor, name: str) -> torch.Tensor:
+        """Codes (batch, frames, num_codebooks), also of one codebook."""
+        num_codebooks = self.config.num_codebooks
+        if codes.dim() == 2 and num_codebooks == 1:
+            return codes.unsqueeze(2)
+        if codes.dim() != 3 or codes.shape[2] != num_codebooks:
+            expected = "(batch, frames)" if num_codebooks == 1 else f"(batch, frames, {num_codebooks})"
+            raise ValueError(f"{name} has shape {tuple(codes.shape)}; this model generates codes {expected}.")
+        return codes
 
     def generate_codes(self, lengths: torch.Tensor, known: torch.Tensor | None = None, **settings: Any) -> torch.Tensor:
         """Generates the codes of clips of given lengths, (batch, frames, num_codebooks), with PAD behind shorter ones.
@@ -559,6 +565,11 @@ class AudioFormerGenerativeModel(AudioFormerPreTrainedModel, GenerationMixin):
             raise ValueError(
                 f"num_beams is {generation_config.num_beams} and do_sample set; beams cannot be sampled where the "
                 "pattern of codebooks leaves one token. Choose one of them."
+            )
+        if getattr(generation_config, "prefill_chunk_size", None) is not None:
+            raise ValueError(
+                f"prefill_chunk_size is {generation_config.prefill_chunk_size}; what clips begin with is read in one "
+                "pass. Leave it out."
             )
         is_guided = _is_guided(generation_config.guidance_scale)
         if generation_mode == GenerationMode.ASSISTED_GENERATION and (self.config.num_codebooks > 1 or is_guided):
@@ -830,15 +841,7 @@ class AudioFormerForCausalLM(AudioFormerGenerativeModel):
 
     def _known(self, codes: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """The codes that clips begin with, (batch, frames, num_codebooks), IGNORED_LABEL where there is padding."""
-        num_codebooks, size = self.config.num_codebooks, self.config.codebook_size
-        if codes.dim() == 2 and num_codebooks == 1:
-            codes = codes.unsqueeze(2)
-        if codes.dim() != 3 or codes.shape[2] != num_codebooks:
-            expected = "(batch, frames)" if num_codebooks == 1 else f"(batch, frames, {num_codebooks})"
-            raise ValueError(
-                f"input_ids has shape {tuple(codes.shape)}; clips begin with codes {expected}, or with tokens (batch, "
-                f"1 + tokens) of which the first is {self.config.boa_token_id} (BOA)."
-            )
+        codes, size = self._with_codebooks(codes, "input_ids"), self.config.codebook_size
         mask = (codes != self.config.pad_token_id).all(dim=2) if mask is None else mask != 0
         codes, mask = at_the_beginning(codes, mask)
         if bool((codes[:, 0] == self.config.boa_token_id).all()):

@@ -861,10 +861,11 @@ class AudioFormerForCausalLM(AudioFormerGenerativeModel):
             )
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
-        """With the codes that clips begin with."""
+        """Those of the parent, and the codes that clips begin with."""
         processors = super()._get_logits_processor(*args, **kwargs)
         if (known := kwargs["model_kwargs"].pop("known", None)) is not None:
-            processors.append(KnownCodesLogitsProcessor(self.config, None, known))
+            # Before those that leave the likeliest tokens alone.
+            processors.insert(1, KnownCodesLogitsProcessor(self.config, None, known))
         return processors
 
 

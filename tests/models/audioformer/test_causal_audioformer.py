@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import Trainer, TrainingArguments
 
 from hf_audioformer import AudioFormerForCausalLM, AudioFormerForMaskedLM
 from hf_audioformer.models.audioformer.generation_audioformer import delay, undelay
@@ -130,6 +131,18 @@ def test_generate_goes_on_from_its_own_tokens(model: AudioFormerForCausalLM) -> 
 
 
 @pytest.mark.invariant
+def test_clips_that_have_ended_change_no_others(model: AudioFormerForCausalLM) -> None:
+    num_codebooks = model.config.num_codebooks
+    codes = random_codes(model.config, 2, 9).view(2, 9, num_codebooks)
+    columns = delay(codes, torch.tensor([9, 1]), model.config)[:, :8]
+    tokens = F.pad(columns.flatten(1), (1, 0), value=model.config.boa_token_id)
+    assert (tokens[1, -1] == model.config.pad_token_id).all()
+    found = model.generate(tokens, max_new_tokens=3 * num_codebooks)
+    alone = model.generate(tokens[:1], max_new_tokens=3 * num_codebooks)
+    assert found[0, : alone.shape[1]].tolist() == alone[0].tolist()
+
+
+@pytest.mark.invariant
 def test_samples_are_the_same_without_cache_and_differ_by_seed(four: AudioFormerForCausalLM) -> None:
     def drawn(seed: int, **settings: Any) -> list:
         torch.manual_seed(seed)
@@ -183,6 +196,19 @@ def test_labels_beside_columns_are_the_same_columns(model: AudioFormerForCausalL
         outputs.logits.flatten(0, -2), labels.flatten()
     ))  # fmt: skip
     assert outputs.past_key_values is None
+
+
+@pytest.mark.unit
+def test_the_trainer_needs_labels_alone(tmp_path: Path) -> None:
+    model = causal(**VARIANTS["c4_pre"], tie_word_embeddings=True)
+    clip = random_codes(model.config, 1, 6)[0]
+    settings = TrainingArguments(
+        tmp_path, max_steps=40, per_device_train_batch_size=4, learning_rate=0.02, report_to=[], use_cpu=True,
+        save_strategy="no", disable_tqdm=True,
+    )  # fmt: skip
+    Trainer(model, settings, train_dataset=[{"labels": clip}] * 8).train()
+    model.eval()
+    assert model.generate_codes(torch.tensor([6]), clip[None, :2])[0].tolist() == clip.tolist()
 
 
 @pytest.mark.property

@@ -829,7 +829,8 @@ class AudioFormerForCausalLM(AudioFormerGenerativeModel):
         frames, num_codebooks) that clips begin with.
 
         Clips are aligned at their first frame, so that those which begin with more codes than others have them forced
-        upon them, and none needs a mask.
+        upon them, and none needs a mask. Tokens tell no more than they hold: those that stop within `num_codebooks`
+        columns of what a clip began with lack some of its later codebooks, which are then generated.
         """
         tokens, name, model_kwargs = cast(Any, super())._prepare_model_inputs(inputs, bos_token_id, model_kwargs)
         mask = model_kwargs.get("attention_mask")

@@ -16,6 +16,7 @@ try:
         AutoModelForAudioClassification,
         AutoModelForAudioFrameClassification,
         AutoModelForAudioXVector,
+        AutoModelForCausalLM,
         AutoModelForMaskedLM,
         AutoModelForPreTraining,
         AutoModelForSeq2SeqLM,
@@ -24,7 +25,10 @@ try:
     from .models.audioformer.configuration_audioformer import AudioFormerConfig
     from .models.audioformer.feature_extraction_audioformer import AudioFormerFeatureExtractor
     from .models.audioformer.feature_extraction_signal_audioformer import AudioFormerSignalFeatureExtractor
-    from .models.audioformer.generation_audioformer import AudioFormerForConditionalGeneration
+    from .models.audioformer.generation_audioformer import (
+        AudioFormerForCausalLM,
+        AudioFormerForConditionalGeneration,
+    )
     from .models.audioformer.modeling_audioformer import (
         AudioFormerForAudioClassification,
         AudioFormerForAudioFrameClassification,
@@ -54,6 +58,7 @@ AutoModel.register(AudioFormerConfig, AudioFormerModel, exist_ok=True)
 AutoModelForAudioClassification.register(AudioFormerConfig, AudioFormerForAudioClassification, exist_ok=True)
 AutoModelForAudioFrameClassification.register(AudioFormerConfig, AudioFormerForAudioFrameClassification, exist_ok=True)
 AutoModelForAudioXVector.register(AudioFormerConfig, AudioFormerForAudioXVector, exist_ok=True)
+AutoModelForCausalLM.register(AudioFormerConfig, AudioFormerForCausalLM, exist_ok=True)
 AutoModelForMaskedLM.register(AudioFormerConfig, AudioFormerForMaskedLM, exist_ok=True)
 AutoModelForPreTraining.register(AudioFormerConfig, AudioFormerForPreTraining, exist_ok=True)
 AutoModelForSeq2SeqLM.register(AudioFormerConfig, AudioFormerForConditionalGeneration, exist_ok=True)
@@ -81,6 +86,7 @@ __all__ = [
     "AudioFormerForAudioClassification",
     "AudioFormerForAudioFrameClassification",
     "AudioFormerForAudioXVector",
+    "AudioFormerForCausalLM",
     "AudioFormerForConditionalGeneration",
     "AudioFormerForMaskedLM",
     "AudioFormerForPreTraining",

@@ -2,7 +2,7 @@
 
 Run as a script (`make transformers-tests`). The source distribution holds the suites but not three of the helper
 modules that they import; those are written here as small as the suites need them. Export and generation suites are
-therefore not part of what is run.
+therefore not part of what is run; tests/models/audioformer/test_generation_common.py stands for the latter.
 """
 
 import subprocess

@@ -77,13 +77,14 @@ print(json.dumps({{
 LOAD_WITHOUT_PACKAGE = f"""
 {WITHOUT_PACKAGE}
 {CLASSIFY}
-from transformers import AutoModel, AutoModelForMaskedLM
+from transformers import AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 where = {{"trust_remote_code": True, "revision": sys.argv[2]}}
 print(json.dumps({{
     "main": logits("tester/tones", **where),
     "guesses": guesses("tester/tones", **where),
     "bare": type(AutoModel.from_pretrained("tester/tones", **where)).__name__,
     "masked": type(AutoModelForMaskedLM.from_pretrained("tester/tones", **where)).__name__,
+    "generated": len(AutoModelForCausalLM.from_pretrained("tester/tones", **where).generate(max_new_tokens=4)[0]),
     "modules": sorted(name for name in sys.modules if name.startswith("hf_audioformer")),
     "prefix": sys.prefix,
 }}))
@@ -275,6 +276,7 @@ def test_with_its_code_it_loads_where_the_package_is_not_installed(
     assert loaded["prefix"] == str(Path(python_without_package).parent.parent)
     assert_same(loaded["guesses"], local_guesses(folder, clip))
     assert (loaded["bare"], loaded["masked"]) == ("AudioFormerModel", "AudioFormerForMaskedLM")
+    assert loaded["generated"] in range(2, 6)  # the start token and up to 4 more
     assert loaded["modules"] == []
 
 

@@ -57,7 +57,8 @@ class AudioFormerConfig(PreTrainedConfig):
         max_source_positions (`int`, *optional*): Moments that learned positions have; 1024 for those by default.
         layer_types (`list[str]`, *optional*): `"full_attention"` or `"sliding_attention"` for each layer; by default
             all layers are full, or with a `sliding_window` all sliding.
-        sliding_window (`int`, *optional*): Positions on either side that a layer with sliding attention sees.
+        sliding_window (`int`, *optional*): Positions on either side that a layer with sliding attention sees; all
+            layers of `AudioFormerForCausalLM` see everything before.
         hidden_size (`int`, defaults to 768): Width of the encoder.
         num_hidden_layers (`int`, defaults to 12): Number of encoder layers.
         num_attention_heads (`int`, defaults to 12): Heads; must divide `hidden_size` into an even head size.

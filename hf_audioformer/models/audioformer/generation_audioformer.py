@@ -1,4 +1,4 @@
-"""AudioFormer that generates codes: the encoder hears a clip, a decoder writes the codes of another.
+"""AudioFormer that generates codes: of a clip from another one that the encoder hears, or alone from how it begins.
 
 One pass of the decoder gives the codes of all codebooks, which are delayed: in the column of codebook 1's frame t
 stands frame t - 1 of codebook 2, and so on (arXiv 2306.05284, section 2.1). Transformers' `generate` sees a column as
@@ -9,6 +9,7 @@ A clip of n frames and K codebooks has n + K columns: where a codebook has not b
 and the last token of all, which ends the clip, is EOA.
 """
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, cast
 
@@ -17,16 +18,22 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 from transformers.cache_utils import Cache, DynamicCache, EncoderDecoderCache
+from transformers.generation import GenerationMode
 from transformers.loss.loss_utils import ForMaskedLMLoss
 from transformers.masking_utils import create_bidirectional_mask, create_causal_mask
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions, Seq2SeqLMOutput
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    BaseModelOutputWithPastAndCrossAttentions,
+    CausalLMOutputWithPast,
+    Seq2SeqLMOutput,
+)
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_audioformer import AudioFormerConfig
-from .embeddings_audioformer import AudioFormerCodeEmbeddings, AudioFormerLearnedEmbeddings
+from .embeddings_audioformer import AudioFormerLearnedEmbeddings, at_the_beginning
 from .modeling_audioformer import (
     IGNORED_LABEL,
     AudioFormerAttention,
@@ -34,7 +41,6 @@ from .modeling_audioformer import (
     AudioFormerModel,
     AudioFormerModelOutput,
     AudioFormerPreTrainedModel,
-    AudioFormerRotaryEmbedding,
     RotaryAngles,
 )
 
@@ -96,30 +102,37 @@ class KnownCodesLogitsProcessor(LogitsProcessor):
     """Has clips of given lengths generated, with the codes that are known in their places.
 
     Args:
-        lengths: Frames of each clip, (batch,); several rows of `generate` may be of one clip.
+        lengths: Frames of each clip, (batch,), or None where clips end as they choose to; several rows of `generate`
+            may be of one clip.
         known: Codes (batch, frames, num_codebooks), IGNORED_LABEL where they are to be generated.
     """
 
-    def __init__(self, config: AudioFormerConfig, lengths: torch.Tensor, known: torch.Tensor | None = None):
+    def __init__(self, config: AudioFormerConfig, lengths: torch.Tensor | None, known: torch.Tensor | None = None):
         self.config, self.lengths, self.known = config, lengths, known
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """As in [`DelayPatternLogitsProcessor`]."""
-        config, rows = self.config, len(scores) // len(self.lengths)
-        column, codebook = divmod(input_ids.shape[1] - 1, config.num_codebooks)
+        column, codebook = divmod(input_ids.shape[1] - 1, self.config.num_codebooks)
         frame = column - codebook
         if frame < 0:
             return scores
-        within = frame < self.lengths
-        if codebook == 0:
-            is_code = torch.arange(scores.shape[1], device=scores.device) < config.codebook_size
-            scores = scores.masked_fill(is_code != within.repeat_interleave(rows).unsqueeze(1), -torch.inf)
+        within = None if self.lengths is None else frame < self.lengths
+        tokens = torch.arange(scores.shape[1], device=scores.device)
+        if codebook == 0 and within is not None:
+            is_code = tokens < self.config.codebook_size
+            scores = scores.masked_fill(is_code != self._by_row(within, scores), -torch.inf)
         if self.known is not None and frame < self.known.shape[1]:
-            wanted = self.known[:, frame, codebook].masked_fill(~within, IGNORED_LABEL)
-            wanted = wanted.repeat_interleave(rows).unsqueeze(1)
-            others = torch.arange(scores.shape[1], device=scores.device) != wanted
-            scores = scores.masked_fill(others & (wanted >= 0), -torch.inf)
+            wanted = self.known[:, frame, codebook]
+            if within is not None:
+                wanted = wanted.masked_fill(~within, IGNORED_LABEL)
+            wanted = self._by_row(wanted, scores)
+            scores = scores.masked_fill((tokens != wanted) & (wanted >= 0), -torch.inf)
         return scores
+
+    @staticmethod
+    def _by_row(values: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Values of clips (batch,) as those of the rows of scores, (rows, 1)."""
+        return values.repeat_interleave(len(scores) // len(values)).unsqueeze(1)
 
 
 class AudioFormerCausalAttention(AudioFormerAttention):
@@ -134,14 +147,14 @@ class AudioFormerCausalAttention(AudioFormerAttention):
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None,
         rotary_angles: RotaryAngles | None,
-        cache: Cache | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         query = self.heads(self.query, hidden_states, rotary_angles)
         key = self.heads(self.key, hidden_states, rotary_angles)
         value = self.heads(self.value, hidden_states)
-        if cache is not None:
-            key, value = cache.update(key, value, self.layer_idx)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
         return self.attend(query, key, value, attention_mask, **kwargs)
 
 
@@ -170,10 +183,14 @@ class AudioFormerCrossAttention(AudioFormerAttention):
         return self.attend(query, key, value, attention_mask, **kwargs)
 
 
-class AudioFormerDecoderLayer(AudioFormerLayer):
-    """A layer of the encoder with causal attention, and attention to the encoder before its feed-forward."""
+class AudioFormerCausalLayer(AudioFormerLayer):
+    """A layer of the encoder with causal attention."""
 
     attention_class = AudioFormerCausalAttention
+
+
+class AudioFormerDecoderLayer(AudioFormerCausalLayer):
+    """A causal layer with attention to the encoder before its feed-forward."""
 
     def __init__(self, config: AudioFormerConfig, layer_idx: int):
         super().__init__(config, layer_idx)
@@ -207,32 +224,72 @@ class AudioFormerDecoderLayer(AudioFormerLayer):
         return self.add(hidden_states, self.mlp_norm, self.mlp)
 
 
-class AudioFormerDecoder(AudioFormerPreTrainedModel):
+class AudioFormerCausalModel(AudioFormerModel):
+    """The encoder of codes with causal attention: columns of codes in, one vector per column out."""
+
+    layer_class = AudioFormerCausalLayer
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> BaseModelOutputWithPast:
+        r"""Reads columns.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, columns)` or `(batch, columns, num_codebooks)`):
+                Columns that are not in the cache yet.
+            attention_mask (`torch.Tensor` of shape `(batch, columns)`, *optional*): 0 for padding, 1 for columns, with
+                those in the cache.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch, columns, hidden_size)`, *optional*):
+                Vectors in place of `input_ids`, before the embedding LayerNorm.
+            past_key_values (`Cache`, *optional*): Of earlier columns; extended in place.
+
+        Raises:
+            ValueError: Not exactly one of `input_ids` and `inputs_embeds` is given.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError(
+                f"Give exactly one of input_ids and inputs_embeds; found {'neither' if input_ids is None else 'both'}."
+            )
+        states = self._read(input_ids, past_key_values, (), attention_mask, inputs_embeds, **kwargs)
+        return BaseModelOutputWithPast(last_hidden_state=states, past_key_values=past_key_values)
+
+    def _read(
+        self,
+        columns: torch.Tensor | None,
+        past_key_values: Cache | None,
+        heard: tuple,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """One vector per column, (batch, columns, hidden_size); `heard` is what else the layers take."""
+        first = 0 if past_key_values is None else past_key_values.get_seq_length()
+        states, _ = self.embeddings(columns, attention_mask, inputs_embeds, first_moment=first)
+        mask = create_causal_mask(
+            config=self.config, inputs_embeds=states, attention_mask=attention_mask, past_key_values=past_key_values
+        )
+        angles = None if self.rotary_embedding is None else self.rotary_embedding(states, first=first)
+        for layer in self.layers:
+            states = layer(states, mask, angles, *heard, past_key_values=past_key_values, **kwargs)
+        return self.norm(states)
+
+
+class AudioFormerDecoder(AudioFormerCausalModel):
     """Columns of codes and what the encoder heard in, one vector per column out."""
 
+    layer_class = AudioFormerDecoderLayer
     _can_record_outputs = {
         "hidden_states": AudioFormerDecoderLayer,
         "attentions": AudioFormerCausalAttention,
         "cross_attentions": AudioFormerCrossAttention,
     }
-
-    def __init__(self, config: AudioFormerConfig):
-        super().__init__(config)
-        self.embeddings = AudioFormerCodeEmbeddings(config)
-        is_rotary = config.position_embedding_type == "rotary"
-        self.rotary_embedding = AudioFormerRotaryEmbedding(config) if is_rotary else None
-        self.layers = nn.ModuleList(AudioFormerDecoderLayer(config, index) for index in range(config.num_hidden_layers))
-        pre_norm = config.norm_position == "pre"
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre_norm else nn.Identity()
-        self.gradient_checkpointing = False
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        """The table of codes."""
-        return self.embeddings.code_embeddings
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.embeddings.code_embeddings = cast(nn.Embedding, value)
 
     @merge_with_config_defaults
     @capture_outputs
@@ -255,75 +312,76 @@ class AudioFormerDecoder(AudioFormerPreTrainedModel):
             past_key_values (`EncoderDecoderCache`, *optional*): Of earlier columns; extended in place.
             positions_per_frame (`int`, defaults to 1): The encoder's positions of one moment.
         """
-        first = 0 if past_key_values is None else past_key_values.get_seq_length()
-        states, _ = self.embeddings(input_ids, None, first_moment=first)
-        mask = create_causal_mask(
-            config=self.config, inputs_embeds=states, attention_mask=None, past_key_values=past_key_values
-        )
         encoder_mask = create_bidirectional_mask(
             config=self.config,
-            inputs_embeds=states,
+            inputs_embeds=encoder_hidden_states.new_empty((*input_ids.shape[:2], 0)),  # only the shape is looked at
             attention_mask=encoder_attention_mask,
             encoder_hidden_states=encoder_hidden_states,
         )
-        angles = encoder_angles = None
+        encoder_angles = None
         if self.rotary_embedding is not None:
-            angles = self.rotary_embedding(states, first=first)
             encoder_angles = self.rotary_embedding(
                 encoder_hidden_states, positions_per_frame, attention_mask=encoder_attention_mask
             )
-        for layer in self.layers:
-            states = layer(
-                states, mask, angles, encoder_hidden_states, encoder_mask, encoder_angles, past_key_values, **kwargs
-            )
-        return BaseModelOutputWithPastAndCrossAttentions(
-            last_hidden_state=self.norm(states), past_key_values=past_key_values
-        )
+        heard = (encoder_hidden_states, encoder_mask, encoder_angles)
+        states = self._read(input_ids, past_key_values, heard, **kwargs)
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states, past_key_values=past_key_values)
 
 
-class AudioFormerCache(EncoderDecoderCache):
+class AudioFormerNewest(Cache):
+    """A cache with the newest output beside it, from which all codes of a column are drawn.
+
+    Attributes:
+        newest: float (batch, 1, hidden_size).
+    """
+
+    newest: torch.Tensor | None = None
+    is_croppable = False  # columns are not tokens
+
+    def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
+        """As in Transformers."""
+        super().reorder_cache(beam_idx)
+        if self.newest is not None:
+            self.newest = self.newest.index_select(0, beam_idx.to(self.newest.device))
+
+
+class AudioFormerCausalCache(AudioFormerNewest, DynamicCache):
+    """What a model without an encoder need not compute again; in all else it is the `cache` that it is made from."""
+
+    def __init__(self, cache: Cache):
+        super().__init__()
+        vars(self).update(vars(cache))
+
+
+class AudioFormerCache(AudioFormerNewest, EncoderDecoderCache):
     """What the decoder need not compute again, reordered together when beams are.
 
     Attributes:
         unconditional: Keys and values of the decoder without the encoder, for guidance.
-        newest: The decoder's newest output (batch, 1, hidden_size), from which all codes of a column are drawn.
     """
 
     def __init__(self, cache: EncoderDecoderCache):
         super().__init__(cache.self_attention_cache, cache.cross_attention_cache)
         self.unconditional = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        self.newest: torch.Tensor | None = None
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """As in Transformers."""
         super().reorder_cache(beam_idx)
         self.unconditional.reorder_cache(beam_idx)
-        if self.newest is not None:
-            self.newest = self.newest.index_select(0, beam_idx.to(self.newest.device))
 
 
-class AudioFormerForConditionalGeneration(AudioFormerPreTrainedModel, GenerationMixin):
-    """The encoder, and a decoder that generates the codes of a clip from what the encoder heard in another.
+class AudioFormerGenerativeModel(AudioFormerPreTrainedModel, GenerationMixin):
+    """What generates codes through Transformers' `generate`: a causal model with the head `lm_head`, which predicts
+    every codebook of the next column by the table that embeds them."""
 
-    The decoder embeds codes and predicts them by one table, which is the encoder's where that reads codes.
-    """
-
-    _tied_weights_keys = {"lm_head.weight": "decoder.embeddings.code_embeddings.weight"}
-    _no_split_modules = [*AudioFormerPreTrainedModel._no_split_modules, "AudioFormerDecoderLayer"]
+    cache_class: type[Any]  # of AudioFormerNewest, made from a cache without it
     _can_compile_fullgraph = False  # the cache is of columns, some of which need no pass
 
-    def __init__(self, config: AudioFormerConfig):
-        config = deepcopy(config)
-        config.is_encoder_decoder = True
-        super().__init__(config)
-        self.audioformer = AudioFormerModel(config)
-        self.decoder = AudioFormerDecoder(config.decoder_config())
-        self.lm_head = nn.Linear(config.hidden_size, config.num_codebooks * config.vocab_size, bias=False)
-        if config.front_end == "codes":
-            table = "audioformer.embeddings.code_embeddings.weight"
-            self._tied_weights_keys = dict.fromkeys(
-                ("lm_head.weight", "decoder.embeddings.code_embeddings.weight"), table
-            )
+    def _add_head(self) -> None:
+        """The end of every `__init__`."""
+        self.lm_head = nn.Linear(
+            self.config.hidden_size, self.config.num_codebooks * self.config.vocab_size, bias=False
+        )
         self._complete_generation_config()
         self.post_init()
 
@@ -339,6 +397,217 @@ class AudioFormerForConditionalGeneration(AudioFormerPreTrainedModel, Generation
             settings.eos_token_id, settings.pad_token_id = config.eoa_token_id, config.pad_token_id
             settings.use_cache = True  # the Trainer writes False into the configurations of what it trains
 
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head
+
+    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
+        self.lm_head = new_embeddings
+
+    def _cache_for(
+        self, past_key_values: Cache | None, make: Callable[[], Cache] | None, keeps_newest: bool
+    ) -> Cache | None:
+        """The cache that is given, or else what `make` gives; with the newest output beside it if that is asked for."""
+        if past_key_values is None and make is not None:
+            past_key_values = make()
+        if past_key_values is None or not keeps_newest or isinstance(past_key_values, AudioFormerNewest):
+            return past_key_values
+        if past_key_values.is_compileable:
+            raise ValueError(
+                f"past_key_values is a {type(past_key_values).__name__} of fixed size (a static cache); with several "
+                "codebooks or guidance it must be dynamic: leave cache_implementation out."
+            )
+        return self.cache_class(past_key_values)
+
+    def _newest_or(self, cache: Cache | None, columns: torch.Tensor | None, read: Callable[[], Any]) -> Any:
+        """What `read` gives, or the newest output that there was if all columns are in the cache."""
+        if columns is not None and columns.shape[1] == 0:
+            newest = cast(AudioFormerNewest, cache).newest
+            return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=newest)
+        outputs = read()
+        if isinstance(cache, AudioFormerNewest):
+            cache.newest = outputs.last_hidden_state[:, -1:]
+        return outputs
+
+    def _logits(self, states: torch.Tensor, codebook: int | None) -> torch.Tensor:
+        num_codebooks = self.config.num_codebooks
+        if codebook is not None:
+            return F.linear(states[:, -1:], self.lm_head.weight.unflatten(0, (num_codebooks, -1))[codebook])
+        logits = self.lm_head(states)
+        return logits if num_codebooks == 1 else logits.unflatten(-1, (num_codebooks, -1))
+
+    def _start(self, batch: int) -> torch.Tensor:
+        """The column of BOA before all others."""
+        shape = (batch, 1) if self.config.num_codebooks == 1 else (batch, 1, self.config.num_codebooks)
+        return torch.full(shape, self.config.boa_token_id, device=self.device)
+
+    def _columns_and_targets(self, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What the decoder reads, and what it is to predict from it: the codes, and where the first codebook ends."""
+        codes, num_codebooks = self._with_codebooks(labels, "labels"), self.config.num_codebooks
+        lengths = (codes != IGNORED_LABEL).all(dim=2).sum(dim=1)
+        columns = delay(codes, lengths, self.config)
+        frame = _frame_of(columns.shape[1], num_codebooks, columns.device)
+        is_end = (frame == lengths.view(-1, 1, 1)) & (frame == frame[:, :1])
+        is_target = (frame >= 0) & (frame < lengths.view(-1, 1, 1)) | is_end
+        targets = columns.masked_fill(~is_target, IGNORED_LABEL)
+        if labels.dim() == 2:
+            columns, targets = columns.squeeze(2), targets.squeeze(2)
+        return torch.cat((self._start(len(labels)), columns[:, :-1]), dim=1), targets
+
+    def _with_codebooks(self, codes: torch.Tensor, name: str) -> torch.Tensor:
+        """Codes (batch, frames, num_codebooks), also of one codebook."""
+        num_codebooks = self.config.num_codebooks
+        if codes.dim() == 2 and num_codebooks == 1:
+            return codes.unsqueeze(2)
+        if codes.dim() != 3 or codes.shape[2] != num_codebooks:
+            expected = "(batch, frames)" if num_codebooks == 1 else f"(batch, frames, {num_codebooks})"
+            raise ValueError(f"{name} has shape {tuple(codes.shape)}; this model generates codes {expected}.")
+        return codes
+
+    def generate_codes(self, lengths: torch.Tensor, known: torch.Tensor | None = None, **settings: Any) -> torch.Tensor:
+        """Generates the codes of clips of given lengths, (batch, frames, num_codebooks), with PAD behind shorter ones.
+
+        `AudioFormerFeatureExtractor.decode` makes sound of those of a clip. What all clips begin with is read in one
+        pass.
+
+        Args:
+            lengths: Frames of each clip, int64 (batch,).
+            known: Codes (batch, frames, num_codebooks) that the clips are to have, -100 where they are generated;
+                what stands behind a clip's length is not looked at.
+            settings: The inputs of the encoder if there is one, and what `generate` takes (`do_sample`, `num_beams`,
+                `top_k`, ...). With several `num_return_sequences` each clip has as many rows.
+
+        Raises:
+            ValueError: `lengths` or `known` do not fit each other or the inputs, or `known` has special tokens.
+        """
+        inputs_name = "decoder_input_ids" if self.config.is_encoder_decoder else "input_ids"
+        if inputs_name in settings:
+            raise ValueError(f"{inputs_name} is made from known; give the codes that clips begin with there.")
+        self._check_lengths(lengths, known, settings.get(self.main_input_name))
+        num_codebooks = self.config.num_codebooks
+        lengths, known = lengths.to(self.device), None if known is None else known.to(self.device)
+        processors = LogitsProcessorList([KnownCodesLogitsProcessor(self.config, lengths, known)])
+        begun = self._begun(len(lengths), known, lengths)
+        max_new_tokens = (int(lengths.max()) + num_codebooks) * num_codebooks - begun.shape[1] + 1
+        settings |= {inputs_name: begun, "logits_processor": processors, "max_new_tokens": max_new_tokens}
+        model: Any = self
+        tokens = model.generate(**settings)[:, 1:]
+        tokens = F.pad(tokens, (0, -tokens.shape[1] % num_codebooks), value=self.config.pad_token_id)
+        return undelay(tokens.unflatten(1, (-1, num_codebooks)), self.config)
+
+    def _begun(self, clips: int, known: torch.Tensor | None, lengths: torch.Tensor | None = None) -> torch.Tensor:
+        """The start token, and those of the columns that are known in all clips, (batch, 1 + tokens)."""
+        start = torch.full((clips, 1), self.config.boa_token_id, device=self.device)
+        if known is None:
+            return start
+        is_known = (known >= 0).all(dim=2)
+        if lengths is not None:
+            is_known &= torch.arange(known.shape[1], device=known.device) < lengths.unsqueeze(1)
+        begun = known[:, : int(is_known.cumprod(dim=1).sum(dim=1).min())]
+        columns = delay(begun, lengths=torch.full((clips,), begun.shape[1], device=known.device), config=self.config)
+        return torch.cat((start, columns[:, : begun.shape[1]].flatten(1)), dim=1)
+
+    def _check_lengths(self, lengths: torch.Tensor, known: torch.Tensor | None, inputs: torch.Tensor | None) -> None:
+        """Refuses what `generate_codes` cannot follow."""
+        num_codebooks, size = self.config.num_codebooks, self.config.codebook_size
+        if lengths.dim() != 1 or (known is not None and known.shape[::2] != (len(lengths), num_codebooks)):
+            found = "none" if known is None else tuple(known.shape)
+            raise ValueError(
+                f"lengths has shape {tuple(lengths.shape)} and known {found}; expected (batch,) and (batch, frames, "
+                f"{num_codebooks})."
+            )
+        if inputs is not None and len(inputs) != len(lengths):
+            raise ValueError(
+                f"lengths is for {len(lengths)} clips, and {self.main_input_name} has {len(inputs)}; give one length "
+                "for each."
+            )
+        if known is None:
+            return
+        frame = torch.arange(known.shape[1], device=known.device).unsqueeze(1)
+        largest = int(known.masked_fill(frame >= lengths.to(known.device).view(-1, 1, 1), IGNORED_LABEL).max())
+        if largest >= size:
+            raise ValueError(
+                f"known has {largest}; codes are below {size}, and {IGNORED_LABEL} stands where they are generated."
+            )
+
+    def prepare_inputs_for_generation(  # type: ignore[override]
+        self,
+        input_ids: torch.Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """What `forward` takes, from the start token and the tokens so far, (batch, 1 + tokens)."""
+        num_codebooks, tokens, parent = self.config.num_codebooks, input_ids.shape[1] - 1, cast(Any, super())
+        if not self.config.is_encoder_decoder:
+            kwargs["attention_mask"] = None  # of tokens; clips are aligned at their first one
+        in_cache = 0 if past_key_values is None else int(past_key_values.get_seq_length())
+        if num_codebooks > 1:
+            codes = input_ids[:, 1 : 1 + tokens // num_codebooks * num_codebooks].unflatten(1, (-1, num_codebooks))
+            input_ids = torch.cat((self._start(len(codes)), codes), dim=1)
+            kwargs["codebook"] = tokens % num_codebooks
+        if in_cache > input_ids.shape[1] - (kwargs.get("codebook", 0) == 0):
+            raise ValueError(
+                f"past_key_values holds {in_cache} columns, and the tokens so far are {input_ids.shape[1]}; give all "
+                "tokens from the start token on, as generate returned them."
+            )
+        return parent.prepare_inputs_for_generation(
+            input_ids[:, in_cache:], next_sequence_length=None, past_key_values=past_key_values, **kwargs
+        )
+
+    @staticmethod
+    def create_masks_for_generate(**kwargs: Any) -> None:
+        """None, also for a static cache: the causal model makes its own mask."""
+
+    def _validate_generation_mode(self, generation_mode: Any, generation_config: Any, *args: Any) -> None:
+        """As in Transformers; refuses what cannot be done with columns of codes."""
+        cast(Any, super())._validate_generation_mode(generation_mode, generation_config, *args)
+        if generation_mode == GenerationMode.BEAM_SAMPLE:
+            raise ValueError(
+                f"num_beams is {generation_config.num_beams} and do_sample set; beams cannot be sampled where the "
+                "pattern of codebooks leaves one token. Choose one of them."
+            )
+        if getattr(generation_config, "prefill_chunk_size", None) is not None:
+            raise ValueError(
+                f"prefill_chunk_size is {generation_config.prefill_chunk_size}; what clips begin with is read in one "
+                "pass. Leave it out."
+            )
+        is_guided = _is_guided(generation_config.guidance_scale)
+        if generation_mode == GenerationMode.ASSISTED_GENERATION and (self.config.num_codebooks > 1 or is_guided):
+            raise ValueError(
+                f"assisted generation is asked for with {self.config.num_codebooks} codebooks and guidance_scale "
+                f"{generation_config.guidance_scale}; it needs one codebook and no guidance. Leave assistant_model and "
+                "prompt_lookup_num_tokens out."
+            )
+
+    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
+        """Those of Transformers after the delay pattern."""
+        processors = cast(Any, super())._get_logits_processor(*args, **kwargs)
+        return LogitsProcessorList([DelayPatternLogitsProcessor(self.config), *processors])
+
+
+class AudioFormerForConditionalGeneration(AudioFormerGenerativeModel):
+    """The encoder, and a decoder that generates the codes of a clip from what the encoder heard in another.
+
+    The decoder embeds codes and predicts them by one table, which is the encoder's where that reads codes.
+    """
+
+    cache_class = AudioFormerCache
+    _tied_weights_keys = {"lm_head.weight": "decoder.embeddings.code_embeddings.weight"}
+    _no_split_modules = [*AudioFormerPreTrainedModel._no_split_modules, "AudioFormerDecoderLayer"]
+
+    def __init__(self, config: AudioFormerConfig):
+        config = deepcopy(config)
+        config.is_encoder_decoder = True
+        super().__init__(config)
+        self.audioformer = AudioFormerModel(config)
+        self.decoder = AudioFormerDecoder(config.decoder_config())
+        if config.front_end == "codes":
+            table = "audioformer.embeddings.code_embeddings.weight"
+            self._tied_weights_keys = dict.fromkeys(
+                ("lm_head.weight", "decoder.embeddings.code_embeddings.weight"), table
+            )
+        self._add_head()
+
     def get_encoder(self, modality: str | None = None) -> AudioFormerModel:
         """The encoder; there is one, whatever its front end."""
         return self.audioformer
@@ -346,12 +615,6 @@ class AudioFormerForConditionalGeneration(AudioFormerPreTrainedModel, Generation
     def get_decoder(self) -> AudioFormerDecoder:
         """The decoder."""
         return self.decoder
-
-    def get_output_embeddings(self) -> nn.Linear:
-        return self.lm_head
-
-    def set_output_embeddings(self, new_embeddings: nn.Linear) -> None:
-        self.lm_head = new_embeddings
 
     def resize_position_embeddings(self, new_num_position_embeddings: int) -> None:
         """As in [`AudioFormerPreTrainedModel`], of encoder and decoder, whose columns are `num_codebooks` more than the
@@ -412,20 +675,20 @@ class AudioFormerForConditionalGeneration(AudioFormerPreTrainedModel, Generation
             columns, targets = self._columns_and_targets(labels)
         elif columns is None:
             columns = self._start(len(encoded.last_hidden_state))
-        if past_key_values is None and use_cache and labels is None:
-            past_key_values = EncoderDecoderCache(
-                DynamicCache(config=self.decoder.config), DynamicCache(config=self.decoder.config)
-            )
-        needs_more = codebook is not None or _is_guided(guidance_scale)
-        if past_key_values is not None and needs_more and not isinstance(past_key_values, AudioFormerCache):
-            past_key_values = AudioFormerCache(past_key_values)
-        outputs = self._decode(columns, encoded, past_key_values, guidance_scale, **kwargs)
+        cache: Any = self._cache_for(
+            past_key_values,
+            self._new_cache if use_cache and labels is None else None,
+            keeps_newest=codebook is not None or _is_guided(guidance_scale),
+        )
+        outputs = self._newest_or(
+            cache, columns, lambda: self._decode(columns, encoded, cache, guidance_scale, **kwargs)
+        )
         logits = self._logits(outputs.last_hidden_state, codebook)
         loss = None if targets is None else ForMaskedLMLoss(logits, targets, self.config.vocab_size, **kwargs)
         return Seq2SeqLMOutput(
             loss=loss,
             logits=logits,
-            past_key_values=past_key_values,
+            past_key_values=cache,
             decoder_hidden_states=outputs.hidden_states,
             decoder_attentions=outputs.attentions,
             cross_attentions=outputs.cross_attentions,
@@ -433,6 +696,9 @@ class AudioFormerForConditionalGeneration(AudioFormerPreTrainedModel, Generation
             encoder_hidden_states=encoded.hidden_states,
             encoder_attentions=encoded.attentions,
         )
+
+    def _new_cache(self) -> EncoderDecoderCache:
+        return EncoderDecoderCache(DynamicCache(config=self.decoder.config), DynamicCache(config=self.decoder.config))
 
     def _decode(
         self,
@@ -442,9 +708,7 @@ class AudioFormerForConditionalGeneration(AudioFormerPreTrainedModel, Generation
         guidance_scale: float | None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPastAndCrossAttentions:
-        """The decoder's output for the columns that are not in the cache, or the newest one if all of them are."""
-        if columns.shape[1] == 0:
-            return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=cast(AudioFormerCache, cache).newest)
+        """The decoder's output for the columns that are not in the cache."""
         heard, height = encoded.last_hidden_state, self.audioformer.embeddings.positions_per_frame
         if self.training and self.config.condition_dropout:
             is_heard = torch.rand(len(heard), device=heard.device) >= self.config.condition_dropout
@@ -455,113 +719,155 @@ class AudioFormerForConditionalGeneration(AudioFormerPreTrainedModel, Generation
             without = self.decoder(columns, unheard, encoded.attention_mask, own, height, **kwargs).last_hidden_state
             # The head is linear, so that moving these moves the logits by as much.
             outputs.last_hidden_state = without + guidance_scale * (outputs.last_hidden_state - without)
-        if isinstance(cache, AudioFormerCache):
-            cache.newest = outputs.last_hidden_state[:, -1:]
         return outputs
 
-    def _logits(self, states: torch.Tensor, codebook: int | None) -> torch.Tensor:
-        num_codebooks = self.config.num_codebooks
-        if codebook is not None:
-            return F.linear(states[:, -1:], self.lm_head.weight.unflatten(0, (num_codebooks, -1))[codebook])
-        logits = self.lm_head(states)
-        return logits if num_codebooks == 1 else logits.unflatten(-1, (num_codebooks, -1))
+    def _get_logits_processor(self, generation_config: Any, *args: Any, **kwargs: Any) -> LogitsProcessorList:
+        """Without Transformers' guidance, which is for models without an encoder."""
+        guidance_scale, generation_config.guidance_scale = generation_config.guidance_scale, None
+        processors = super()._get_logits_processor(generation_config, *args, **kwargs)
+        kwargs["model_kwargs"]["guidance_scale"] = generation_config.guidance_scale = guidance_scale
+        return processors
 
-    def _start(self, batch: int) -> torch.Tensor:
-        """The column of BOA before all others."""
-        shape = (batch, 1) if self.config.num_codebooks == 1 else (batch, 1, self.config.num_codebooks)
-        return torch.full(shape, self.config.boa_token_id, device=self.device)
 
-    def _columns_and_targets(self, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the decoder reads, and what it is to predict from it: the codes, and where the first codebook ends."""
-        num_codebooks = self.config.num_codebooks
-        codes = labels.unsqueeze(2) if labels.dim() == 2 and num_codebooks == 1 else labels
-        if codes.dim() != 3 or codes.shape[2] != num_codebooks:
-            expected = "(batch, frames)" if num_codebooks == 1 else f"(batch, frames, {num_codebooks})"
-            raise ValueError(f"labels has shape {tuple(labels.shape)}; this model generates codes {expected}.")
-        lengths = (codes != IGNORED_LABEL).all(dim=2).sum(dim=1)
-        columns = delay(codes, lengths, self.config)
-        frame = _frame_of(columns.shape[1], num_codebooks, columns.device)
-        is_end = (frame == lengths.view(-1, 1, 1)) & (frame == frame[:, :1])
-        is_target = (frame >= 0) & (frame < lengths.view(-1, 1, 1)) | is_end
-        targets = columns.masked_fill(~is_target, IGNORED_LABEL)
-        if labels.dim() == 2:
-            columns, targets = columns.squeeze(2), targets.squeeze(2)
-        return torch.cat((self._start(len(labels)), columns[:, :-1]), dim=1), targets
+class AudioFormerForCausalLM(AudioFormerGenerativeModel):
+    """The encoder of codes with causal attention, which goes on from the codes that a clip begins with.
 
-    def generate_codes(self, lengths: torch.Tensor, known: torch.Tensor | None = None, **settings: Any) -> torch.Tensor:
-        """Generates the codes of clips of given lengths, (batch, frames, num_codebooks), with PAD behind shorter ones.
+    Weights have the names of the encoder's, so that `from_pretrained` of one starts from what it learned. All layers
+    attend to everything before, also where those of the encoder are local.
+    """
 
-        `AudioFormerFeatureExtractor.decode` makes sound of those of a clip.
+    cache_class = AudioFormerCausalCache
+    _tied_weights_keys = {"lm_head.weight": "audioformer.embeddings.code_embeddings.weight"}
+    _no_split_modules = [*AudioFormerPreTrainedModel._no_split_modules, "AudioFormerCausalLayer"]
+
+    def __init__(self, config: AudioFormerConfig):
+        if config.front_end != "codes":
+            raise ValueError(
+                f'front_end is "{config.front_end}"; a causal language model reads the codes that it predicts, so it '
+                'needs front_end="codes".'
+            )
+        config = deepcopy(config)
+        config.is_encoder_decoder = False
+        config.layer_types = config.sliding_window = None
+        super().__init__(config)
+        self.audioformer = AudioFormerCausalModel(config)
+        self._add_head()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool | None = None,
+        codebook: int | None = None,
+        shift_labels: torch.LongTensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> CausalLMOutputWithPast:
+        r"""Predicts the codes of every column from those before.
 
         Args:
-            lengths: Frames of each clip, int64 (batch,).
-            known: Codes (batch, frames, num_codebooks) that the clips are to have, -100 where they are generated;
-                what stands behind a clip's length is not looked at.
-            settings: The inputs of the encoder, and what `generate` takes (`do_sample`, `num_beams`, `top_k`,
-                `guidance_scale`, ...). With several `num_return_sequences` each clip has as many rows.
+            input_ids (`torch.LongTensor` of shape `(batch, columns)` or `(batch, columns, num_codebooks)`):
+                A column of BOA, then those of [`delay`]; with `past_key_values` the ones that are not in there yet.
+                Made from the labels if they alone are given.
+            attention_mask (`torch.Tensor` of shape `(batch, columns)`, *optional*): 0 for padding among `input_ids`,
+                on either side; not looked at where the labels alone are given.
+            inputs_embeds (`torch.FloatTensor` of shape `(batch, columns, hidden_size)`, *optional*):
+                Vectors in place of `input_ids`, before the embedding LayerNorm.
+            labels (`torch.LongTensor` of shape `(batch, frames)` or `(batch, frames, num_codebooks)`, *optional*):
+                The codes of clips, -100 in the padding behind them; the end of a clip is learned, too. Beside
+                `input_ids`, as elsewhere in Transformers, the same columns, each of which is predicted from those
+                before it; -100 where nothing is to be learned.
+            past_key_values (`Cache`, *optional*): Of earlier columns.
+            use_cache (`bool`, *optional*): Whether to make such a cache; with labels there is none.
+            codebook (`int`, *optional*): `generate` asks for the logits of one codebook in the last column,
+                (batch, 1, vocab_size).
+            shift_labels (`torch.LongTensor`, *optional*): In place of the labels what follows each of the `input_ids`,
+                which Transformers' Trainer gives where a clip is spread over processes.
+
+        Returns:
+            `CausalLMOutputWithPast`: `loss` (mean cross-entropy over all codebooks), `logits` (batch, columns,
+            vocab_size) or (batch, columns, num_codebooks, vocab_size).
 
         Raises:
-            ValueError: `lengths` or `known` do not fit each other or the inputs, or `known` has special tokens.
+            ValueError: Labels have another shape, or not one of `input_ids`, `inputs_embeds` and labels is given.
         """
-        self._check_lengths(lengths, known, settings.get(self.main_input_name))
-        num_codebooks = self.config.num_codebooks
-        lengths, known = lengths.to(self.device), None if known is None else known.to(self.device)
-        processors = LogitsProcessorList([KnownCodesLogitsProcessor(self.config, lengths, known)])
-        max_new_tokens = (int(lengths.max()) + num_codebooks) * num_codebooks
-        model: Any = self
-        tokens = model.generate(**settings, logits_processor=processors, max_new_tokens=max_new_tokens)[:, 1:]
-        tokens = F.pad(tokens, (0, -tokens.shape[1] % num_codebooks), value=self.config.pad_token_id)
-        return undelay(tokens.unflatten(1, (-1, num_codebooks)), self.config)
-
-    def _check_lengths(self, lengths: torch.Tensor, known: torch.Tensor | None, inputs: torch.Tensor | None) -> None:
-        """Refuses what `generate_codes` cannot follow."""
-        num_codebooks, size = self.config.num_codebooks, self.config.codebook_size
-        if lengths.dim() != 1 or (known is not None and known.shape[::2] != (len(lengths), num_codebooks)):
-            found = "none" if known is None else tuple(known.shape)
-            raise ValueError(
-                f"lengths has shape {tuple(lengths.shape)} and known {found}; expected (batch,) and (batch, frames, "
-                f"{num_codebooks})."
-            )
-        if inputs is not None and len(inputs) != len(lengths):
-            raise ValueError(
-                f"lengths is for {len(lengths)} clips, and {self.main_input_name} has {len(inputs)}; give one length "
-                "for each."
-            )
-        if known is None:
-            return
-        frame = torch.arange(known.shape[1], device=known.device).unsqueeze(1)
-        largest = int(known.masked_fill(frame >= lengths.to(known.device).view(-1, 1, 1), IGNORED_LABEL).max())
-        if largest >= size:
-            raise ValueError(
-                f"known has {largest}; codes are below {size}, and {IGNORED_LABEL} stands where they are generated."
-            )
-
-    def prepare_inputs_for_generation(  # type: ignore[override]
-        self,
-        input_ids: torch.Tensor,
-        next_sequence_length: int | None = None,
-        past_key_values: Cache | None = None,
-        **kwargs: Any,
-    ) -> dict[str, Any]:
-        """What `forward` takes, from the start token and the tokens so far, (batch, 1 + tokens)."""
-        num_codebooks, parent = self.config.num_codebooks, cast(Any, super())
-        if num_codebooks > 1:
-            whole = (input_ids.shape[1] - 1) // num_codebooks * num_codebooks
-            codes = input_ids[:, 1 : 1 + whole].unflatten(1, (-1, num_codebooks))
-            in_cache = 0 if past_key_values is None else past_key_values.get_seq_length()
-            kwargs["codebook"] = (input_ids.shape[1] - 1) % num_codebooks
-            input_ids = torch.cat((self._start(len(codes)), codes), dim=1)[:, in_cache:]
-            next_sequence_length = None
-        return parent.prepare_inputs_for_generation(
-            input_ids, next_sequence_length=next_sequence_length, past_key_values=past_key_values, **kwargs
+        columns: torch.Tensor | None = input_ids
+        targets: torch.Tensor | None = shift_labels
+        if labels is not None and input_ids is None and inputs_embeds is None:
+            attention_mask, (columns, targets) = None, self._columns_and_targets(labels)
+        elif labels is not None and shift_labels is None:
+            targets = torch.cat((labels[:, 1:], torch.full_like(labels[:, :1], IGNORED_LABEL)), dim=1)
+        cache = self._cache_for(
+            past_key_values,
+            self._new_cache if use_cache and labels is None else None,
+            keeps_newest=codebook is not None,
+        )
+        outputs = self._newest_or(
+            cache,
+            columns,
+            lambda: self.audioformer(columns, attention_mask, inputs_embeds, past_key_values=cache, **kwargs),
+        )
+        logits = self._logits(outputs.last_hidden_state, codebook)
+        return CausalLMOutputWithPast(
+            loss=None if targets is None else ForMaskedLMLoss(logits, targets, self.config.vocab_size, **kwargs),
+            logits=logits,
+            past_key_values=cache,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
         )
 
-    def _get_logits_processor(self, generation_config: Any, *args: Any, **kwargs: Any) -> LogitsProcessorList:
-        """Those of Transformers after the delay pattern; its guidance is for models without an encoder."""
-        guidance_scale, generation_config.guidance_scale = generation_config.guidance_scale, None
-        processors = cast(Any, super())._get_logits_processor(generation_config, *args, **kwargs)
-        kwargs["model_kwargs"]["guidance_scale"] = generation_config.guidance_scale = guidance_scale
-        return LogitsProcessorList([DelayPatternLogitsProcessor(self.config), *processors])
+    def _new_cache(self) -> DynamicCache:
+        return DynamicCache(config=self.config)
+
+    def _prepare_model_inputs(
+        self, inputs: torch.Tensor | None, bos_token_id: torch.Tensor | None, model_kwargs: dict[str, Any]
+    ) -> tuple[torch.Tensor, str | None, dict[str, Any]]:
+        """As in Transformers, from tokens as `generate` returns them, or from the codes (batch, frames) or (batch,
+        frames, num_codebooks) that clips begin with.
+
+        Clips are aligned at their first frame, so that those which begin with more codes than others have them forced
+        upon them, and none needs a mask. Tokens tell no more than they hold: those that stop within `num_codebooks`
+        columns of what a clip began with lack some of its later codebooks, which are then generated.
+        """
+        tokens, name, model_kwargs = cast(Any, super())._prepare_model_inputs(inputs, bos_token_id, model_kwargs)
+        mask = model_kwargs.get("attention_mask")
+        is_whole = mask is None or bool((mask != 0).all())
+        if tokens.dim() != 2 or not is_whole or not bool((tokens[:, 0] == self.config.boa_token_id).all()):
+            known = self._known(tokens, mask)
+            tokens, model_kwargs["known"] = self._begun(len(known), known), known
+        return tokens, name, model_kwargs | {"attention_mask": torch.ones_like(tokens)}
+
+    def _known(self, codes: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """The codes that clips begin with, (batch, frames, num_codebooks), IGNORED_LABEL where there is padding."""
+        codes, size = self._with_codebooks(codes, "input_ids"), self.config.codebook_size
+        mask = (codes != self.config.pad_token_id).all(dim=2) if mask is None else mask != 0
+        codes, mask = at_the_beginning(codes, mask)
+        if bool((codes[:, 0] == self.config.boa_token_id).all()):
+            codes, mask = codes[:, 1:], mask[:, 1:]
+        known = codes.masked_fill(~mask.unsqueeze(2), IGNORED_LABEL)
+        if bool((known >= size).any()):
+            raise ValueError(f"input_ids has {int(known.max())}; what clips begin with are codes below {size}.")
+        return known.to(self.device)
+
+    def _validate_generation_mode(self, generation_mode: Any, generation_config: Any, *args: Any) -> None:
+        """As in the parent; there is nothing to be guided by."""
+        super()._validate_generation_mode(generation_mode, generation_config, *args)
+        if _is_guided(generation_config.guidance_scale):
+            raise ValueError(
+                f"guidance_scale is {generation_config.guidance_scale}; a model that hears no other clip has nothing "
+                "to be guided by. Leave it out."
+            )
+
+    def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
+        """Those of the parent, and the codes that clips begin with."""
+        processors = super()._get_logits_processor(*args, **kwargs)
+        if (known := kwargs["model_kwargs"].pop("known", None)) is not None:
+            # Before those that leave the likeliest tokens alone.
+            processors.insert(1, KnownCodesLogitsProcessor(self.config, None, known))
+        return processors
 
 
 def _as_encoded(outputs: Any, attention_mask: torch.Tensor | None) -> AudioFormerModelOutput:
@@ -576,7 +882,9 @@ def _is_guided(guidance_scale: float | None) -> bool:
 
 
 __all__ = [
+    "AudioFormerCausalModel",
     "AudioFormerDecoder",
+    "AudioFormerForCausalLM",
     "AudioFormerForConditionalGeneration",
     "DelayPatternLogitsProcessor",
     "KnownCodesLogitsProcessor",

@@ -431,12 +431,14 @@ class AudioFormerModelOutput(BaseModelOutput):
 class AudioFormerModel(AudioFormerPreTrainedModel):
     """The bare encoder: codes or continuous features in, one vector per position out."""
 
+    layer_class: type[AudioFormerLayer] = AudioFormerLayer
+
     def __init__(self, config: AudioFormerConfig):
         super().__init__(config)
         self.embeddings = FRONT_ENDS[config.front_end](config)
         is_rotary = config.position_embedding_type == "rotary"
         self.rotary_embedding = AudioFormerRotaryEmbedding(config) if is_rotary else None
-        self.layers = nn.ModuleList(AudioFormerLayer(config, index) for index in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(self.layer_class(config, index) for index in range(config.num_hidden_layers))
         pre_norm = config.norm_position == "pre"
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre_norm else nn.Identity()
         self.gradient_checkpointing = False

@@ -13,6 +13,7 @@ from hf_audioformer import (
     AudioFormerForAudioClassification,
     AudioFormerForAudioFrameClassification,
     AudioFormerForAudioXVector,
+    AudioFormerForCausalLM,
     AudioFormerForConditionalGeneration,
     AudioFormerForMaskedLM,
     AudioFormerForPreTraining,
@@ -32,6 +33,7 @@ pytestmark = pytest.mark.reference
 NATIVE_NAMES = {
     "MODEL_MAPPING_NAMES": "AudioFormerModel",
     "MODEL_FOR_MASKED_LM_MAPPING_NAMES": ("AudioFormerForMaskedLM", "AudioFormerForPreTraining"),
+    "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES": "AudioFormerForCausalLM",
     "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES": "AudioFormerForConditionalGeneration",
     "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES": "AudioFormerForAudioClassification",
     "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES": "AudioFormerForAudioClassification",
@@ -173,9 +175,19 @@ class AudioFormerGenerationTest(modeling_common.ModelTesterMixin, unittest.TestC
     """The encoder-decoder."""
 
     all_model_classes = (AudioFormerForConditionalGeneration,)
-    # The generation suite is in no release of Transformers; test_generation_audioformer.py stands for it.
+    # The generation suite is in no release of Transformers; test_generation_common.py stands for it.
     all_generative_model_classes = ()
     is_encoder_decoder = True
 
     def setUp(self):
         self.model_tester = AudioFormerGenerationTester("c1_post")
+
+
+class AudioFormerCausalTest(modeling_common.ModelTesterMixin, unittest.TestCase):
+    """The decoder alone."""
+
+    all_model_classes = (AudioFormerForCausalLM,)
+    all_generative_model_classes = ()  # as above
+
+    def setUp(self):
+        self.model_tester = AudioFormerModelTester("c1_post")

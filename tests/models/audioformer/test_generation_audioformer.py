@@ -13,20 +13,18 @@ from hf_audioformer.models.audioformer.generation_audioformer import delay, unde
 
 from .tiny_models import (
     FRONT_ENDS,
+    GENERATORS,
     VARIANTS,
     padded,
     padded_values,
     random_codes,
     random_values,
     tiny_config,
+    tiny_generator,
     tiny_model,
 )
 
 LENGTHS = torch.tensor([5, 3])
-KINDS: dict[str, dict[str, Any]] = {
-    **VARIANTS,
-    "c3_learned": {"num_codebooks": 3, "fusion": "sum", "position_embedding_type": "learned"},
-}
 WAYS: dict[str, dict[str, Any]] = {
     "greedy": {},
     "beams": {"num_beams": 3},
@@ -36,16 +34,12 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 def generator(**settings: Any) -> AudioFormerForConditionalGeneration:
-    """A model whose codes differ from frame to frame; with tied weights a random one repeats itself."""
-    torch.manual_seed(0)
-    return tiny_model(
-        AudioFormerForConditionalGeneration, **({"decoder_layers": 2, "tie_word_embeddings": False} | settings)
-    )
+    return tiny_generator(AudioFormerForConditionalGeneration, **settings)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=GENERATORS)
 def model(request: pytest.FixtureRequest) -> AudioFormerForConditionalGeneration:
-    return generator(**KINDS[request.param])
+    return generator(**GENERATORS[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +116,7 @@ def test_cache_and_padding_change_nothing(model: AudioFormerForConditionalGenera
 @pytest.mark.invariant
 @pytest.mark.parametrize("kind", ["c1_post", "c3_learned"])
 def test_padding_before_a_clip_changes_nothing(kind: str) -> None:
-    model = generator(**KINDS[kind])
+    model = generator(**GENERATORS[kind])
     clips = clips_for(model)
     columns = random_codes(model.config, 2, 3, seed=5)
     sides = (padded(clips, model.config.pad_token_id, side, extra=1) for side in ("right", "left"))
@@ -132,7 +126,7 @@ def test_padding_before_a_clip_changes_nothing(kind: str) -> None:
 
 @pytest.mark.property
 def test_resized_positions_are_those_of_the_decoder_too(tmp_path: Path) -> None:
-    model = generator(**KINDS["c3_learned"], max_source_positions=7)
+    model = generator(**GENERATORS["c3_learned"], max_source_positions=7)
     clip = clips_for(model)[1][None]
     before = model.generate_codes(LENGTHS[1:], input_ids=clip)
     with pytest.raises(ValueError, match=r"learned positions of 7 .* call model.resize_position_embeddings"):

@@ -24,6 +24,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "c1_post": {},
     "c4_pre": {"num_codebooks": 4, "fusion": "sum", "norm_position": "pre", "pooling": "attention"},
 }
+# What generators of codes differ in.
+GENERATORS: dict[str, dict[str, Any]] = {
+    **VARIANTS,
+    "c3_learned": {"num_codebooks": 3, "fusion": "sum", "position_embedding_type": "learned"},
+}
 
 # Continuous front ends, each where it differs most: strides that do not divide the clips, kernels that overlap.
 FRONT_ENDS: dict[str, dict[str, Any]] = {
@@ -56,6 +61,12 @@ def tiny_config(**settings: Any) -> AudioFormerConfig:
 def tiny_model(model_class: type = AudioFormerModel, **settings: Any) -> Any:
     """A tiny model in evaluation mode; its weights are larger than usual, so that differences show."""
     return model_class(tiny_config(**({"initializer_range": 0.2} | settings))).eval()
+
+
+def tiny_generator(model_class: type, **settings: Any) -> Any:
+    """A model whose codes differ from frame to frame; with tied weights a random one repeats itself."""
+    torch.manual_seed(0)
+    return tiny_model(model_class, **({"decoder_layers": 2, "tie_word_embeddings": False} | settings))
 
 
 def random_codes(config: AudioFormerConfig, batch: int, frames: int, seed: int = 0) -> Tensor:

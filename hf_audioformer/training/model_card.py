@@ -521,7 +521,7 @@ def _class_table(rows: Sequence[Mapping[str, float | str]]) -> str:
         "| --- " * (len(columns) + 1) + "|",
     ]
     for row in shown:
-        values = [str(row[name]) if name == "clips" else _or_dash(float(row[name])) for name in columns]
+        values = [str(row[name]) if isinstance(row[name], int) else _or_dash(float(row[name])) for name in columns]
         lines.append(f"| {row['name']} | {' | '.join(values)} |")
     return "\n".join(lines) + note
 

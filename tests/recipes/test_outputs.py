@@ -308,7 +308,7 @@ def test_changes_that_move_events_are_refused(events: Path, tiny_checkpoint: str
     words += ["--model.checkpoint", tiny_checkpoint, "--model.head", "moments", "--output_dir", str(tmp_path / "out")]
     for options, message in (
         (["--augmentation.copies", "1"], r"augmentation.speed is \[0.85, 1.2\] and augmentation.shift 0.0, which move"),
-        (["--data.crop_seconds", "0.5"], "data.crop_seconds is 0.5, and onsets are those of whole clips"),
+        (["--data.crop_seconds", "0.5"], "data.crop_seconds is 0.5, and times are those of whole clips"),
     ):
         with pytest.raises(ValueError, match=message):
             finetune.run(parse_config(finetune.FinetuneArguments, [*words, *options], description=""))

@@ -19,6 +19,7 @@ __all__ = [
     "confidence_intervals",
     "confusion_matrix",
     "intervals_of_draws",
+    "known_mean",
     "per_class_table",
     "per_target_table",
     "precisions_at_positives",
@@ -149,6 +150,12 @@ def precisions_at_positives(scores: np.ndarray, positive: np.ndarray) -> np.ndar
         positive: Booleans (clips,)
     """
     return _precisions(np.sort(scores), np.sort(scores[positive]))[::-1]
+
+
+def known_mean(values: np.ndarray) -> np.ndarray:
+    """The mean of each column of floats (rows, columns) without NaN, which it is where there is nothing else."""
+    counts = (~np.isnan(values)).sum(axis=0)
+    return np.where(counts, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan)
 
 
 def regression_metrics(predictions: np.ndarray, targets: np.ndarray) -> dict[str, float]:

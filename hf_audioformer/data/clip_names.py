@@ -18,6 +18,7 @@ class ClipNames:
     """
 
     def __init__(self, ids: Sequence[str]):
+        self._ids = ids
         index_of = {clip_id: index for index, clip_id in enumerate(ids)}
         last_parts = [os.path.basename(clip_id) for clip_id in index_of]
         self._repeated = {name for name, count in Counter(last_parts).items() if count > 1} - index_of.keys()
@@ -30,7 +31,7 @@ class ClipNames:
             ValueError: No clip is called so, or several are.
         """
         if name in self._repeated:
-            whole = next(clip_id for clip_id in self._index_of if os.path.basename(clip_id) == name)
+            whole = next(clip_id for clip_id in self._ids if os.path.basename(clip_id) == name)
             raise ValueError(
                 f"{where}: several clips are called {name!r} in different folders; give the whole name, as {whole!r}"
             )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..audio import Audio, load_audio
+from ..metrics import known_mean
 
 if TYPE_CHECKING:
     import datasets
@@ -96,7 +97,7 @@ class ClipTable:
         table = self.table if indices is None else self.table.select(indices)
         if self.has_curves:
             shape = (-1, len(self.target_columns))
-            means = [_known_mean(np.array(values).reshape(shape)) for values in table[CURVE_COLUMNS[1]][:]]
+            means = [known_mean(np.array(values).reshape(shape)) for values in table[CURVE_COLUMNS[1]][:]]
             return np.array(means, dtype=np.float32).reshape(shape)
         if self.target_columns:
             return np.stack([np.asarray(table[name][:], dtype=np.float32) for name in self.target_columns], axis=1)
@@ -110,9 +111,3 @@ class ClipTable:
     def select(self, indices: Sequence[int]) -> ClipTable:
         """The clips at `indices`, in that order."""
         return replace(self, table=self.table.select(indices))
-
-
-def _known_mean(values: np.ndarray) -> np.ndarray:
-    """The mean of each column (points, columns) without NaN, which it is where nothing is left."""
-    counts = (~np.isnan(values)).sum(axis=0)
-    return np.where(counts, np.nansum(values, axis=0) / counts.clip(min=1), np.nan)

@@ -114,9 +114,7 @@ def add_curves(
     times = [np.array(sorted(of_clip)) for of_clip in points]
     values = [np.array([of_clip[time] for time in sorted(of_clip)]).reshape(-1, len(names)) for of_clip in points]
     gaps = [
-        _usual_gap(times, [of_clip[:, index] for of_clip in values], f"{file}, column {name!r}")
-        if gap_seconds is None
-        else gap_seconds
+        _gap(gap_seconds, times, [of_clip[:, index] for of_clip in values], f"{file}, column {name!r}")
         for index, name in enumerate(names)
     ]
     number = datasets.List(datasets.Value("float64"))
@@ -169,15 +167,18 @@ def _number(cell: Any, where: str) -> float:
     return number
 
 
-def _usual_gap(times: Sequence[np.ndarray], values: Sequence[np.ndarray], where: str) -> float:
-    steps = [np.diff(of_clip[~np.isnan(numbers)]) for of_clip, numbers in zip(times, values, strict=True)]
-    together = np.concatenate([*steps, []])
-    if not len(together):
+def _gap(given: float | None, times: Sequence[np.ndarray], values: Sequence[np.ndarray], where: str) -> float:
+    """The gap of a number; by default one and a half times the median step between its known points."""
+    known = [of_clip[~np.isnan(numbers)] for of_clip, numbers in zip(times, values, strict=True)]
+    steps = np.concatenate([np.diff(of_clip) for of_clip in known])
+    if not any(map(len, known)):
+        raise ValueError(f"{where}: no number is known; give some, or name other columns by target_columns")
+    if given is None and not len(steps):
         raise ValueError(
             f"{where}: no clip has known numbers at two times, so that how far apart they may be cannot be told; give "
             "more of them, or curve_gap_seconds"
         )
-    return STEPS * float(np.median(together))
+    return STEPS * float(np.median(steps)) if given is None else given
 
 
 def curves_of_clips(clips: ClipTable) -> list[Curves]:

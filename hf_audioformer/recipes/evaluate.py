@@ -129,7 +129,7 @@ def run(arguments: EvaluateArguments) -> dict[str, Any]:
     title = Path(sources[0]).name if len(sources) == 1 else f"{len(sources)} models together"
     about = f"{title} on {Path(arguments.data.source).name}, {len(scored.ids)} clips"
     write_report(folder, report, scored, about, task)
-    print(f"{summary(report)}\nMetrics, tables and figures are in {folder}")
+    print(f"{summary(report, task)}\nMetrics, tables and figures are in {folder}")
     return report
 
 

@@ -22,6 +22,7 @@ from ..metrics import (
     classes_left_out,
     classification_metrics,
     confidence_intervals,
+    known_mean,
     per_class_table,
     per_target_table,
     regression_metrics,
@@ -64,6 +65,7 @@ class Task(ABC):
     Attributes:
         floor_is: What it is compared with, trained on simple features of the same clips; none if empty.
         aim: What it is trained to do, for the card, with the number of outputs as `{num_labels}`.
+        output, outputs: What one of them, and several, are called.
         scores_are: A sentence for the card on what its outputs are, after a space.
         use: Code for the card, where it is not that of every classifier.
         pipeline: The pipeline of Transformers that runs it.
@@ -72,6 +74,7 @@ class Task(ABC):
 
     floor_is = ""
     aim = ""
+    output, outputs = "class", "classes"
     scores_are = ""
     use = ""
     pipeline: str | None = "audio-classification"
@@ -233,6 +236,7 @@ class Regression(Task):
 
     floor_is = "ridge regression"
     aim = "predict {num_labels} numbers of each clip"
+    output, outputs = "number", "numbers"
     scores_are = " Numbers beyond the range of the training clips are guesses."
     use = f"""from hf_audioformer.inference import AudioClassifier
 
@@ -263,8 +267,8 @@ dict(zip(heard.labels, heard.scores))  # in the units of the data"""
 
     def chance(self, train_labels: Any, scored: ScoredClips) -> float:
         _, targets = self.numbers(scored)
-        always = np.broadcast_to(np.nanmean(train_labels, axis=0), targets.shape)
-        return regression_metrics(always, targets)["r2"]
+        mean = np.nan_to_num(known_mean(train_labels))  # what no case knows is in no metric
+        return regression_metrics(np.broadcast_to(mean, targets.shape), targets)["r2"]
 
     def chance_is(self, metric: str) -> str:
         return "always the mean of the training clips"

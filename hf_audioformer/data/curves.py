@@ -100,19 +100,7 @@ def add_curves(
     if gap_seconds is not None and not 0 < gap_seconds < math.inf:
         raise ValueError(f"curve_gap_seconds is {gap_seconds}; it must be above 0")
     names = _names_of_numbers(list(rows[0]) if rows else [], file, names)
-    clips = ClipNames(table["id"][:])
-    points: list[dict[float, list[float]]] = [{} for _ in range(len(table))]
-    for line, row in enumerate(rows, start=2):
-        where = f"{file}, line {line}"
-        of_clip = points[clips.index(row["filename"], where)]
-        time = _time(row["time"], where)
-        if time in of_clip:
-            raise ValueError(
-                f"{where}: {row['filename']!r} has a row for {time:g} s already; give each time of a clip once"
-            )
-        of_clip[time] = [_number(row[name], f"{where}, column {name!r}") for name in names]
-    times = [np.array(sorted(of_clip)) for of_clip in points]
-    values = [np.array([of_clip[time] for time in sorted(of_clip)]).reshape(-1, len(names)) for of_clip in points]
+    times, values = _points_of_clips(table["id"][:], rows, file, names)
     gaps = [
         _gap(gap_seconds, times, [of_clip[:, index] for of_clip in values], f"{file}, column {name!r}")
         for index, name in enumerate(names)
@@ -127,6 +115,26 @@ def add_curves(
     for column, (cells, feature) in zip(CURVE_COLUMNS, columns, strict=True):
         table = table.add_column(column, cells, feature=feature)
     return table, tuple(names)
+
+
+def _points_of_clips(
+    ids: Sequence[str], rows: Sequence[Mapping[str, Any]], file: str, names: Sequence[str]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Times and values of the points of each clip, as `Curves` has them."""
+    clips = ClipNames(ids)
+    points: list[dict[float, list[float]]] = [{} for _ in ids]
+    for line, row in enumerate(rows, start=2):
+        where = f"{file}, line {line}"
+        of_clip = points[clips.index(row["filename"], where)]
+        time = _time(row["time"], where)
+        if time in of_clip:
+            raise ValueError(
+                f"{where}: {row['filename']!r} has a row for {time:g} s already; give each time of a clip once"
+            )
+        of_clip[time] = [_number(row[name], f"{where}, column {name!r}") for name in names]
+    times = [np.array(sorted(of_clip)) for of_clip in points]
+    values = [np.array([of_clip[time] for time in sorted(of_clip)]).reshape(-1, len(names)) for of_clip in points]
+    return times, values
 
 
 def _names_of_numbers(columns: Sequence[str], file: str, names: Sequence[str]) -> Sequence[str]:

@@ -7,7 +7,7 @@ one threshold, as they do there. `python -m benchmarks.metrics_speed` holds both
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,6 +18,8 @@ __all__ = [
     "classification_metrics",
     "confidence_intervals",
     "confusion_matrix",
+    "intervals_of_draws",
+    "known_mean",
     "per_class_table",
     "per_target_table",
     "precisions_at_positives",
@@ -26,6 +28,8 @@ __all__ = [
 
 # So many (clip, label) pairs are ranked at once: bounds the memory, not the result.
 RANKED_TOGETHER = 4096
+
+REGRESSION_METRICS = ("mse", "mae", "rmse", "r2", "pearson", "spearman")
 
 
 def classification_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -103,7 +107,13 @@ def confidence_intervals(
     names = metrics_of(logits, labels)
     random = np.random.default_rng(seed)
     draws = [_draw_again(random, labels) for _ in range(resamples)]
-    metrics = [metrics_of(logits[draw], labels[draw]) for draw in draws]
+    return intervals_of_draws([metrics_of(logits[draw], labels[draw]) for draw in draws], names, level)
+
+
+def intervals_of_draws(
+    metrics: Sequence[Mapping[str, float]], names: Iterable[str], level: float = 0.95
+) -> dict[str, tuple[float, float]]:
+    """The bounds of each of the metrics of some names that hold `level` of its values in the draws of a bootstrap."""
     tails = (100 * (1 - level) / 2, 100 * (1 + level) / 2)
     with np.errstate(invalid="ignore"):  # between infinities, as d' of a perfect ranking, lies NaN
         bounds = {name: np.percentile([of_draw[name] for of_draw in metrics], tails) for name in names}
@@ -142,38 +152,54 @@ def precisions_at_positives(scores: np.ndarray, positive: np.ndarray) -> np.ndar
     return _precisions(np.sort(scores), np.sort(scores[positive]))[::-1]
 
 
+def known_mean(values: np.ndarray) -> np.ndarray:
+    """The mean of each column of floats (rows, columns) without NaN, which it is where there is nothing else."""
+    counts = (~np.isnan(values)).sum(axis=0)
+    return np.where(counts, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan)
+
+
 def regression_metrics(predictions: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     """`mse`, `mae`, `rmse`, `r2`, `pearson` and `spearman` of predictions, float32 or float64 (clips,) or (clips,
     outputs), against targets alike; of several outputs their means. Correlations with a constant are NaN.
 
+    Targets of NaN are not known and left out, of each output by itself; the means are of the outputs of which at least
+    two are known.
+
     Raises:
-        ValueError: half precision, NaN or infinity, shapes that differ, fewer than two clips.
+        ValueError: half precision, infinity, predictions of NaN, shapes that differ, fewer than two clips.
     """
     _check_scores(predictions, "predictions")
-    _check_scores(targets, "targets")
+    _check_scores(np.where(np.isnan(targets), targets.dtype.type(0), targets), "targets")
     if predictions.size != targets.size or len(predictions) != len(targets):
         raise ValueError(f"predictions are {predictions.shape} and targets {targets.shape}; they must have one shape")
     if len(targets) < 2:
         raise ValueError(f"{len(targets)} clips; r2 needs at least two")
     shape = (len(targets), -1)
-    outputs = zip(predictions.reshape(shape).T, targets.reshape(shape).T, strict=True)
-    measured = [_metrics_of_output(*of_output) for of_output in outputs]
-    return {name: float(np.mean([of_output[name] for of_output in measured])) for name in measured[0]}
+    predictions, targets = predictions.reshape(shape), targets.reshape(shape)
+    known = ~np.isnan(targets)
+    measured = [
+        _metrics_of_output(predictions[rows, index], targets[rows, index])
+        for index, rows in enumerate(known.T)
+        if rows.sum() > 1
+    ]
+    if not measured:
+        return dict.fromkeys(REGRESSION_METRICS, float("nan"))
+    return {name: float(np.mean([of_output[name] for of_output in measured])) for name in REGRESSION_METRICS}
 
 
 def per_target_table(
     predictions: np.ndarray, targets: np.ndarray, names: Sequence[str]
 ) -> list[dict[str, float | str]]:
-    """One row per output of (clips, outputs): `name`, `clips`, and the `regression_metrics` of that output alone.
+    """One row per output of (clips, outputs): `name`, `clips` (whose target is known), and the `regression_metrics` of
+    that output alone.
 
     Raises:
         ValueError: as `regression_metrics`.
     """
     rows: list[dict[str, float | str]] = []
     for index, name in enumerate(names):
-        rows.append(
-            {"name": name, "clips": len(targets), **regression_metrics(predictions[:, index], targets[:, index])}
-        )
+        known = int((~np.isnan(targets[:, index])).sum())
+        rows.append({"name": name, "clips": known, **regression_metrics(predictions[:, index], targets[:, index])})
     return rows
 
 

@@ -28,6 +28,7 @@ from hf_audioformer.metrics import (
     classification_metrics,
     confidence_intervals,
     confusion_matrix,
+    known_mean,
     per_class_table,
     per_target_table,
     precisions_at_positives,
@@ -238,6 +239,28 @@ def test_regression_equals_scikit_learn_and_scipy() -> None:
     assert math.isnan(regression_metrics(np.ones(3), np.arange(3.0))["pearson"])
 
 
+@pytest.mark.reference
+@pytest.mark.filterwarnings("error")
+def test_unknown_targets_are_left_out_of_each_output() -> None:
+    random = np.random.default_rng(0)
+    targets, predictions = random.normal(size=(2, 30, 4))
+    targets[3:9, 0] = targets[20:, 1] = targets[1:, 2] = targets[:, 3] = np.nan
+    of_outputs = [np.delete(np.arange(30), np.arange(3, 9)), np.arange(20)]
+    alone = [
+        regression_metrics(predictions[rows, index], targets[rows, index]) for index, rows in enumerate(of_outputs)
+    ]
+    found = regression_metrics(predictions, targets)
+    for name, value in found.items():
+        assert value == pytest.approx(np.mean([of_output[name] for of_output in alone]))
+    rows = per_target_table(predictions, targets, ["a", "b", "c", "d"])
+    assert [row["clips"] for row in rows] == [24, 20, 1, 0]
+    assert rows[1]["r2"] == pytest.approx(alone[1]["r2"])
+    assert all(math.isnan(value) for value in regression_metrics(predictions[:, 3], targets[:, 3]).values())
+    means = known_mean(targets)
+    np.testing.assert_allclose(means[:3], [np.mean(targets[rows, i]) for i, rows in enumerate([*of_outputs, [0]])])
+    assert math.isnan(means[3])
+
+
 @pytest.mark.unit
 @pytest.mark.filterwarnings("error")
 def test_classes_positive_everywhere_have_no_auc() -> None:
@@ -276,6 +299,10 @@ def test_regression_inputs_that_cannot_be_scored() -> None:
         regression_metrics(np.zeros(1), np.zeros(1))
     with pytest.raises(ValueError, match="predictions are float16"):
         regression_metrics(np.zeros(2, dtype=np.float16), np.zeros(2))
+    with pytest.raises(ValueError, match="predictions of clip 1 are NaN or infinite"):
+        regression_metrics(np.array([0.0, np.nan]), np.zeros(2))
+    with pytest.raises(ValueError, match="targets of clip 0 are NaN or infinite"):
+        regression_metrics(np.zeros(2), np.array([np.inf, np.nan]))
 
 
 @pytest.mark.unit

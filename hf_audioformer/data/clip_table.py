@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..audio import Audio, load_audio
+from ..metrics import known_mean
 
 if TYPE_CHECKING:
     import datasets
 
     from .stored_codes import StoredCodes
 
-__all__ = ["ClipTable", "decode_audio_column"]
+__all__ = ["CURVE_COLUMNS", "ClipTable", "decode_audio_column"]
+
+# What a clip's numbers along time are read to.
+CURVE_COLUMNS = ("curve_times", "curve_values", "curve_gaps")
 
 
 def decode_audio_column(row: Mapping[str, Any]) -> Audio:
@@ -35,8 +39,8 @@ class ClipTable:
     indices), what `load_row` needs to make the sound (by default `audio` = {"bytes", "path"}), and all else the source
     has, such as `fold`, `speaker`, `split`.
     `label_names[i]` is the name of class i; without labels there are none, and neither column. Where clips are to have
-    numbers in place of classes, `label_names` are the `target_columns` that hold them. Clips of a code store have
-    `codes` in place of sound.
+    numbers in place of classes, `label_names` are the `target_columns` that hold them, or, with `has_curves`, the names
+    of numbers along time, which `curves_of_clips` gives. Clips of a code store have `codes` in place of sound.
     """
 
     table: datasets.Dataset
@@ -45,6 +49,7 @@ class ClipTable:
     load_row: Callable[[Mapping[str, Any]], Audio] = decode_audio_column
     codes: StoredCodes | None = None
     target_columns: tuple[str, ...] = ()
+    has_curves: bool = False
 
     def __len__(self) -> int:
         return len(self.table)
@@ -81,7 +86,8 @@ class ClipTable:
 
     def targets(self, indices: Sequence[int] | None = None) -> np.ndarray:
         """Labels of the clips (default: all): int64 (clips,); if `multi_label` multi-hot float32 (clips, classes);
-        numbers, float32 (clips, columns), where there are `target_columns`.
+        numbers, float32 (clips, columns), where there are `target_columns`; of those along time the mean of each
+        clip's known points, NaN without any.
 
         Raises:
             ValueError: The clips have no labels.
@@ -89,6 +95,10 @@ class ClipTable:
         if not self.label_names:
             raise ValueError("the clips have no labels; they can be encoded and pretrained on, and no more")
         table = self.table if indices is None else self.table.select(indices)
+        if self.has_curves:
+            shape = (-1, len(self.target_columns))
+            means = [known_mean(np.array(values).reshape(shape)) for values in table[CURVE_COLUMNS[1]][:]]
+            return np.array(means, dtype=np.float32).reshape(shape)
         if self.target_columns:
             return np.stack([np.asarray(table[name][:], dtype=np.float32) for name in self.target_columns], axis=1)
         if not self.multi_label:

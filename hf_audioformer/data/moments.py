@@ -1,13 +1,11 @@
-"""Labels along time: spans of sound, read with their onsets and offsets, to targets of the moments of a model."""
+"""What is true along time, as targets of the moments of a model; and spans of sound, read with onsets and offsets."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -16,13 +14,14 @@ from torch.utils.data import Dataset
 from ..audio.fbank import HOP_SECONDS
 from ..event_metrics import Span, merged
 from ..models.audioformer.configuration_audioformer import AudioFormerConfig
+from .clip_names import ClipNames
 from .clip_table import ClipTable
 from .collators import IGNORED_LABEL
 
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["MomentCollator", "MomentDataset", "MomentGrid", "add_spans", "spans_of_clips"]
+__all__ = ["AlongTime", "MomentCollator", "MomentDataset", "MomentGrid", "Spans", "add_spans", "spans_of_clips"]
 
 COLUMNS = ("filename", "onset", "offset", "event_label")
 NO_LABEL = ("", "nan", "None")
@@ -32,7 +31,7 @@ def add_spans(table: datasets.Dataset, rows: Sequence[Mapping[str, Any]], file: 
     """Give clips the columns `labels` (names), `event_labels`, `event_onsets` and `event_offsets` (seconds) from rows
     of the form of DCASE's strong labels: filename, onset, offset, event_label.
 
-    A clip is found by its id, or by the last part of it. A row without a label says that nothing is heard in its clip;
+    A clip is found as by `ClipNames`. A row without a label says that nothing is heard in its clip;
     so do clips without rows.
 
     Raises:
@@ -43,23 +42,13 @@ def add_spans(table: datasets.Dataset, rows: Sequence[Mapping[str, Any]], file: 
     if not rows or not set(COLUMNS) <= rows[0].keys():
         found = ", ".join(map(repr, rows[0])) if rows else "no rows"
         raise ValueError(f"{file}: expected rows with the columns {', '.join(COLUMNS)}; found {found}")
-    index_of = {clip_id: index for index, clip_id in enumerate(table["id"])}
-    last_parts = [os.path.basename(clip_id) for clip_id in index_of]
-    repeated = {name for name, count in Counter(last_parts).items() if count > 1} - index_of.keys()
-    index_of = dict(zip(last_parts, index_of.values(), strict=True)) | index_of
+    clips = ClipNames(table["id"][:])
     of_clip: list[list[tuple[str, float, float]]] = [[] for _ in range(len(table))]
-    for number, row in enumerate(rows, start=2):
-        if row["filename"] in repeated:
-            raise ValueError(
-                f"{file}, line {number}: several clips are called {row['filename']!r} in different folders; give the "
-                f"whole name, as {next(name for name in index_of if os.path.basename(name) == row['filename'])!r}"
-            )
-        if row["filename"] not in index_of:
-            raise ValueError(
-                f"{file}, line {number}: no clip is called {row['filename']!r}; there are {_few(index_of)}"
-            )
+    for line, row in enumerate(rows, start=2):
+        where = f"{file}, line {line}"
+        events = of_clip[clips.index(row["filename"], where)]
         if str(row["event_label"]) not in NO_LABEL:
-            of_clip[index_of[row["filename"]]].append(_event(row, f"{file}, line {number}"))
+            events.append(_event(row, where))
     columns: dict[str, list[Any]] = {
         "labels": [sorted({label for label, *_ in events}) for events in of_clip],
         "event_labels": [[label for label, *_ in events] for events in of_clip],
@@ -86,10 +75,6 @@ def _event(row: Mapping[str, Any], where: str) -> tuple[str, float, float]:
     return str(row["event_label"]), onset, offset
 
 
-def _few(names: Mapping[str, int]) -> str:
-    return ", ".join([*map(repr, list(names)[:3]), *(["..."] if len(names) > 3 else [])])
-
-
 def spans_of_clips(clips: ClipTable) -> list[list[Span]]:
     """When which class is heard in each clip.
 
@@ -110,6 +95,37 @@ def spans_of_clips(clips: ClipTable) -> list[list[Span]]:
     ]
 
 
+class AlongTime(Protocol):
+    """What is true of a clip along time."""
+
+    @property
+    def size(self) -> int:
+        """How many classes or numbers there are."""
+
+    def at(self, seconds: np.ndarray) -> np.ndarray:
+        """What is true at these times, floats (times, size), NaN where it is not known."""
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Classes by when they are heard.
+
+    Args:
+        spans: Of class indices.
+        size: How many classes there are.
+    """
+
+    spans: Sequence[Span]
+    size: int
+
+    def at(self, seconds: np.ndarray) -> np.ndarray:
+        """Which classes are heard at these times, zeros and ones, float32 (times, classes)."""
+        heard = np.zeros((len(seconds), self.size), dtype=np.float32)
+        for label, onset, offset in self.spans:
+            heard[(onset <= seconds) & (seconds < offset), label] = 1.0
+        return heard
+
+
 @dataclass(frozen=True)
 class MomentGrid:
     """Where the moments of a model lie in a clip: moment k from k to k + 1 times `seconds`.
@@ -118,11 +134,13 @@ class MomentGrid:
         seconds: From moment to moment.
         stride: Input frames (or samples) of a moment.
         boundaries: Moments at either end that are no sound, but boundary tokens.
+        max_seconds: Where longer clips are cut; None for nowhere.
     """
 
     seconds: float
     stride: int = 1
     boundaries: int = 0
+    max_seconds: float | None = None
 
     @classmethod
     def of(cls, config: Any, extractor: Any) -> MomentGrid:
@@ -132,11 +150,14 @@ class MomentGrid:
             ValueError: It is another model.
         """
         if not isinstance(config, AudioFormerConfig):
-            raise ValueError(f"classes along time are read from an AudioFormer alone, found {type(config).__name__}")
+            raise ValueError(
+                f"what is heard along time is read from an AudioFormer alone, found {type(config).__name__}"
+            )
+        longest = extractor.max_length_seconds
         if config.front_end == "codes":
-            return cls(1 / extractor.frame_rate, boundaries=int(extractor.add_boundary_tokens))
+            return cls(1 / extractor.frame_rate, boundaries=int(extractor.add_boundary_tokens), max_seconds=longest)
         step = HOP_SECONDS if extractor.is_spectral else 1 / extractor.sampling_rate
-        return cls(config.input_stride * step, config.input_stride)
+        return cls(config.input_stride * step, config.input_stride, max_seconds=longest)
 
     def num_moments(self, length: int) -> int:
         """Moments of an input of so many frames, tokens or samples, boundaries included."""
@@ -152,32 +173,34 @@ class MomentGrid:
             for row, of_clip in enumerate(outputs.float().cpu().numpy())
         ]
 
-    def targets(self, spans: Sequence[Span], length: int, num_labels: int) -> np.ndarray:
-        """Which classes are heard in the middle of each moment of an input of this length, float32 (moments, classes);
-        -100 for boundaries."""
-        targets = np.zeros((self.num_moments(length), num_labels), dtype=np.float32)
+    def middles(self, moments: int) -> np.ndarray:
+        """Where the first moments of sound are, in seconds, float64 (moments,)."""
+        return (np.arange(moments) + 0.5) * self.seconds
+
+    def targets(self, truth: AlongTime, length: int) -> np.ndarray:
+        """What is true in the middle of each moment of an input of this length, float32 (moments, size); -100 for what
+        is not known, and for boundaries."""
+        targets = np.full((self.num_moments(length), truth.size), IGNORED_LABEL, dtype=np.float32)
         sound = targets[self.boundaries : len(targets) - self.boundaries]
-        middles = (np.arange(len(sound)) + 0.5) * self.seconds
-        for label, onset, offset in spans:
-            sound[(onset <= middles) & (middles < offset), label] = 1.0
-        if self.boundaries:
-            targets[: self.boundaries] = targets[-self.boundaries :] = IGNORED_LABEL
+        values = truth.at(self.middles(len(sound))).astype(np.float32)
+        values[values == IGNORED_LABEL] = np.nextafter(np.float32(IGNORED_LABEL), np.float32(0))  # a level in dB, say
+        np.copyto(sound, values, where=~np.isnan(values))
         return targets
 
 
 class MomentDataset(Dataset):
-    """The clips of a data set with a row of targets for each moment, `labels` float32 (moments, classes).
+    """The clips of a data set with a row of targets for each moment, `labels` float32 (moments, size).
 
     Args:
         dataset: Clips whose items are whole, not cropped.
-        spans: When which class is heard in each of them.
+        truths: What is true of each of them along time.
+        grid: Where the moments lie.
     """
 
-    def __init__(self, dataset: Any, spans: Sequence[Sequence[Span]], grid: MomentGrid, num_labels: int):
+    def __init__(self, dataset: Any, truths: Sequence[AlongTime], grid: MomentGrid):
         self.dataset = dataset
-        self.spans = spans
+        self.truths = truths
         self.grid = grid
-        self.num_labels = num_labels
 
     @property
     def names(self) -> list[str]:
@@ -204,13 +227,13 @@ class MomentDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = dict(self.dataset[index])
         length = len(item["input_ids"] if "input_ids" in item else item["input_values"])
-        item["labels"] = self.grid.targets(self.spans[index], length, self.num_labels)
+        item["labels"] = self.grid.targets(self.truths[index], length)
         return item
 
 
 @dataclass(frozen=True)
 class MomentCollator:
-    """Batches of `collator` with the targets of moments as `labels`, float32 (batch, moments, classes), -100 in
+    """Batches of `collator` with the targets of moments as `labels`, float32 (batch, moments, size), -100 in
     padding."""
 
     collator: Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..codes.store import PLAN_FILE, is_code_store
 from .clip_table import ClipTable, decode_audio_column
+from .curves import add_curves
 from .known_layouts import ClipList, clip_lists
 from .known_sets import KNOWN_SETS, LoadRow
 from .labels import index_labels, read_numbers
@@ -43,6 +44,8 @@ def read_clips(
     needs_labels: bool = True,
     target_columns: Sequence[str] = (),
     events: str | os.PathLike[str] | None = None,
+    curves: str | os.PathLike[str] | None = None,
+    curve_gap_seconds: float | None = None,
 ) -> ClipTable:
     """Read labelled clips; no audio is decoded yet.
 
@@ -65,6 +68,8 @@ def read_clips(
     `ClassLabel`, otherwise the names found, sorted.
     With `target_columns` clips have the numbers in these columns in place of labels. `events`, a .csv, .tsv or .parquet
     with the columns filename, onset, offset (seconds) and event_label, says when each label is heard; see `add_spans`.
+    `curves`, a file of these kinds with the columns filename, time (seconds) and one for each number (`target_columns`,
+    or all others), has numbers along time; see `add_curves`.
     Where labels are not needed, clips may have none: a folder with files anywhere below it, or no column of a usual
     name.
 
@@ -83,9 +88,8 @@ def read_clips(
         codes = StoredCodes.open(folder)
         table, load_row = codes.clips(), codes.no_sound
     elif os.path.isdir(source):
-        table = _read_folder(
-            Path(source), audio_column, audio_root, needs_labels and not target_columns and events is None
-        )
+        in_folders = needs_labels and not target_columns and events is None and curves is None
+        table = _read_folder(Path(source), audio_column, audio_root, in_folders)
     elif source.endswith(".csv"):
         table = _read_csv(Path(source), audio_column, audio_root)
     elif source.endswith(".parquet"):
@@ -98,6 +102,10 @@ def read_clips(
     if events is not None:
         file = os.fspath(events)
         table, label_column, multi_label = add_spans(table, read_rows(Path(file)), file), "labels", True
+    if curves is not None:
+        file = os.fspath(curves)
+        table, names = add_curves(table, read_rows(Path(file)), file, target_columns, curve_gap_seconds)
+        return ClipTable(table, names, False, load_row, codes, names, has_curves=True)
     if target_columns:
         table = read_numbers(table, target_columns, source)
         return ClipTable(table, tuple(target_columns), False, load_row, codes, tuple(target_columns))

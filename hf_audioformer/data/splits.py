@@ -123,7 +123,7 @@ def _strata(clips: ClipTable) -> np.ndarray:
     """What each part is to hold its share of, (clips, classes): classes, and for numbers whether one is a large one."""
     targets = clips.targets()
     if clips.target_columns:
-        return (targets > np.median(targets, axis=0)).astype(float)
+        return (targets > np.nanmedian(targets, axis=0)).astype(float)
     return targets if clips.multi_label else np.eye(len(clips.label_names))[targets]
 
 

@@ -3,6 +3,7 @@
 Sound is a path, or `{"array": floats (samples,), "sampling_rate": Hz}`, of any length and rate.
 
 * `AudioClassifier`: `classifier(sound).top(3)`, `.events(threshold=0.5)`; any audio classifier of Transformers.
+  `.track()` has scores, or numbers, along time.
 * `Embedder`: `embedder(sound).vector`, `.frames`; any audio encoder. `nearest_neighbours` compares vectors.
 * `StreamingClassifier`, `StreamingEncoder`: `stream.push(chunk)`; an AudioFormer whose codec is causal.
 * `generate_clips`: waveforms denoised, continued or with a gap filled, by a model of `train-generation`.

@@ -22,7 +22,7 @@ from .loading import Output, choose_device, load_classifier, output_of
 __all__ = ["HEARD", "AudioClassifier", "ClipScores"]
 
 # What models may give that an `AudioClassifier` hears by.
-HEARD: tuple[Output, ...] = ("classes", "numbers", "moments")
+HEARD: tuple[Output, ...] = ("classes", "numbers", "moments", "curves")
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,13 @@ class ClipScores:
 
     Attributes:
         labels: Names of the classes, or of numbers.
-        scores: Probabilities of the whole clip, float64 (classes,): of its windows' mean logits; numbers as they are.
+        scores: Probabilities of the whole clip, float64 (classes,): of its windows' mean logits; numbers as they are,
+            those along time as means.
         seconds: Length of the clip.
         window_seconds: Where each window begins and ends, float64 (windows, 2).
         window_scores: Probabilities of each window, float64 (windows, classes).
         hop_seconds: From window to window; the last one may follow sooner.
+        are_numbers: Whether all this is of numbers in the units of the data, not of classes.
     """
 
     labels: tuple[str, ...]
@@ -57,7 +59,13 @@ class ClipScores:
         return score_track(self.window_scores, self.window_seconds.mean(axis=1), self.hop_seconds, self.seconds)
 
     def events(self, threshold: float = 0.5, *, merge_gaps_seconds: float = 0.0) -> list[Event]:
-        """The stretches in which a class scores at least `threshold`; see `find_events`."""
+        """The stretches in which a class scores at least `threshold`; see `find_events`.
+
+        Raises:
+            ValueError: An argument is out of range, or the scores are numbers.
+        """
+        if self.are_numbers:
+            raise ValueError("events are stretches of classes, and this model gives numbers; take track()")
         return find_events(
             self.track(), self.labels, self.hop_seconds, self.seconds, threshold, merge_gaps_seconds=merge_gaps_seconds
         )
@@ -69,7 +77,7 @@ class AudioClassifier:
     Clips that fit into one window get the scores of `pipeline("audio-classification")`, longer ones those of the mean
     logits of their windows. Scores are softmax probabilities, or sigmoid ones for a model of several labels; a model
     for regression gives its numbers. A model of moments has them in place of windows, `hop_seconds` apart, and as score
-    of a clip the highest of its moments.
+    of a clip the highest of its moments, or of numbers their mean.
 
     Args:
         model: With a classification head, in evaluation mode.
@@ -93,8 +101,8 @@ class AudioClassifier:
         self.front_end = FrontEnd(model, extractor, **windows)
         self.labels = tuple(config.id2label[index] for index in range(config.num_labels))
         output = output_of(config)
-        self.gives_numbers = output == "numbers"
-        self.grid = MomentGrid.of(config, extractor) if output == "moments" else None
+        self.gives_numbers = output in ("numbers", "curves")
+        self.grid = MomentGrid.of(config, extractor) if output in ("moments", "curves") else None
         self.multi_label = config.problem_type == "multi_label_classification" or config.num_labels == 1
         self.batch_size = batch_size
         self._model = model
@@ -160,7 +168,8 @@ class AudioClassifier:
         )
 
     def _along_time(self, clip: HeardClip[np.ndarray], step: float) -> ClipScores:
-        """Scores of moments, smoothed, in place of those of windows; of the whole clip the highest of each class.
+        """Scores of moments, smoothed, in place of those of windows, and of the whole clip the highest of each class;
+        or numbers as they are, and their means.
 
         Of windows that overlap each moment is taken from the one in whose middle it is rather.
         """
@@ -172,13 +181,16 @@ class AudioClassifier:
             kept = (first <= middles) & (middles < end)
             centres.append(middles[kept])
             logits.append(of_window[kept])
-        track = smoothed(class_probabilities(np.concatenate(logits), multi_label=self.multi_label), step)
+        track = np.concatenate(logits).astype(np.float64)
+        if not self.gives_numbers:
+            track = smoothed(class_probabilities(track, multi_label=self.multi_label), step)
         middles = np.concatenate(centres)
         return ClipScores(
             labels=self.labels,
-            scores=track.max(axis=0),
+            scores=track.mean(axis=0) if self.gives_numbers else track.max(axis=0),
             seconds=len(clip.waveform) / self.front_end.sampling_rate,
             window_seconds=np.stack([middles - step / 2, middles + step / 2], axis=1),
             window_scores=track,
             hop_seconds=step,
+            are_numbers=self.gives_numbers,
         )

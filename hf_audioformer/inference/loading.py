@@ -33,18 +33,20 @@ __all__ = [
 # A vector that stands for masked frames in training; checkpoints of Wav2Vec2 and its relatives may lack it.
 TRAINING_ONLY = "masked_spec_embed"
 
-# What a model gives of a clip; `moments` are classes along time.
-Output = Literal["classes", "numbers", "moments", "vectors"]
+# What a model gives of a clip; `moments` are classes along time, `curves` numbers along time.
+Output = Literal["classes", "numbers", "moments", "curves", "vectors"]
 DESCRIBED: dict[Output, str] = {
     "classes": "classes of clips",
     "numbers": "numbers (regression)",
     "moments": "classes along time",
+    "curves": "numbers along time",
     "vectors": "vectors to compare",
 }
-# How the names of their classes end, and who loads them.
-OTHER_HEADS: dict[Output, tuple[str, Any]] = {
-    "moments": ("ForAudioFrameClassification", AutoModelForAudioFrameClassification),
-    "vectors": ("XVector", AutoModelForAudioXVector),
+# Who loads them, where that is not AutoModelForAudioClassification.
+OTHER_HEADS: dict[Output, Any] = {
+    "moments": AutoModelForAudioFrameClassification,
+    "curves": AutoModelForAudioFrameClassification,
+    "vectors": AutoModelForAudioXVector,
 }
 
 
@@ -72,10 +74,12 @@ def load_any_extractor(source: str, device: torch.device) -> Any:
 def output_of(config: Any) -> Output:
     """What a checkpoint with this configuration gives; any that says nothing of it is taken for a classifier."""
     architecture = (config.architectures or [""])[0]
-    for output, (ending, _) in OTHER_HEADS.items():
-        if architecture.endswith(ending):
-            return output
-    return "numbers" if config.problem_type == "regression" else "classes"
+    if architecture.endswith("XVector"):
+        return "vectors"
+    is_regression = config.problem_type == "regression"
+    if architecture.endswith("ForAudioFrameClassification"):
+        return "curves" if is_regression else "moments"
+    return "numbers" if is_regression else "classes"
 
 
 def load_classifier(
@@ -94,7 +98,7 @@ def load_classifier(
         output = output_of(read_config(source, "model"))
         if output not in outputs:
             raise ValueError(f"model is {source}, which gives {DESCRIBED[output]}; {_wanted(outputs)} is wanted here")
-        auto = OTHER_HEADS[output][1] if output in OTHER_HEADS else AutoModelForAudioClassification
+        auto = OTHER_HEADS.get(output, AutoModelForAudioClassification)
         model, info = auto.from_pretrained(source, dtype=torch.float32, output_loading_info=True)
     missing = sorted(name for name in info["missing_keys"] if not name.endswith(TRAINING_ONLY))
     if missing:

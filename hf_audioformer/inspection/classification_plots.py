@@ -1,5 +1,5 @@
 """Figures of what a model says of clips: precision-recall curves, confusion, average precision of every class,
-numbers, events, pairs of clips.
+numbers, events, numbers along time, pairs of clips.
 
 Those of classes take scores or logits (clips, classes) and labels as `hf_audioformer.metrics` does; all return a
 `matplotlib.figure.Figure` without touching matplotlib's global state.
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "average_precision_figure",
     "confusion_figure",
+    "curves_figure",
     "event_figure",
     "numbers_figure",
     "precision_recall_figure",
@@ -41,7 +42,7 @@ CLASSES_IN_MATRIX = 50
 CLASSES_WITH_NUMBERS = 20
 BARS_AT_EACH_END = 30
 NUMBERS_SHOWN = 4
-CLIPS_WITH_EVENTS = 6
+CLIPS_ALONG_TIME = 6
 RECALLS = np.linspace(0.005, 1, 200)
 
 
@@ -182,7 +183,7 @@ def event_figure(
     title: str,
 ) -> Figure:
     """Probabilities along time of the first clips, a panel each, (steps, classes), with their true events as lines."""
-    shown = min(len(ids), CLIPS_WITH_EVENTS)
+    shown = min(len(ids), CLIPS_ALONG_TIME)
     height = 0.5 + 0.22 * len(names)
     with _figure(9.0, 0.9 + shown * (height + 0.4), title, rows=shown) as (figure, *panels):
         for axes, clip_id, scores, true in zip(panels, ids, probabilities, spans, strict=False):
@@ -195,6 +196,32 @@ def event_figure(
             axes.set_title(clip_id, loc="left", fontsize=9)
             axes.tick_params(labelsize=8)
         panels[-1].set_xlabel("time in s")
+    return figure
+
+
+def curves_figure(
+    ids: Sequence[str],
+    predictions: Sequence[np.ndarray],
+    targets: Sequence[np.ndarray],
+    names: Sequence[str],
+    step_seconds: float,
+    title: str,
+) -> Figure:
+    """Predicted and true numbers along time of the first clips, (steps, numbers) both, a row each with a panel for each
+    of the first numbers; where a true one is NaN its line is broken."""
+    clips, shown = min(len(ids), CLIPS_ALONG_TIME), min(len(names), NUMBERS_SHOWN)
+    with _figure(max(9.0, 4.4 * shown), 0.9 + 1.7 * clips, title, panels=shown, rows=clips) as (figure, *panels):
+        for index, axes in enumerate(panels):
+            clip, number = divmod(index, shown)
+            seconds = (np.arange(len(predictions[clip])) + 0.5) * step_seconds
+            true = targets[clip][:, number]
+            axes.plot(seconds, true, color=WARM, linewidth=2.5, marker=".", markersize=3)
+            axes.plot(seconds, predictions[clip][:, number], color=ACCENT, linewidth=1.2)
+            axes.set_title(f"{ids[clip]}, {names[number]}", loc="left", fontsize=9)
+            axes.tick_params(labelsize=8)
+            axes.grid(color="#e8e8e8", linewidth=0.8)
+        for axes in panels[-shown:]:
+            axes.set_xlabel("time in s")
     return figure
 
 

@@ -1,6 +1,6 @@
 """Measuring a classifier, or several together, on labelled clips: metrics with their uncertainty, a table of the
-classes, every prediction, and figures. Takes AudioFormer checkpoints, also those that give numbers, classes along time
-or vectors, and any other that AutoModelForAudioClassification loads."""
+classes, every prediction, and figures. Takes AudioFormer checkpoints, also those that give numbers, classes or numbers
+along time, or vectors, and any other that AutoModelForAudioClassification loads."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -30,6 +30,7 @@ from ..metrics import class_probabilities
 from ..models.ast.tokens_ast import keep_tokens
 from ..models.audioformer.waveform_audioformer import resample
 from ..training.arguments import parse_config
+from ..training.curve_task import CurveRegression
 from ..training.event_task import EventDetection
 from ..training.launch import check_launch
 from ..training.tasks import CLASSIFICATION, Regression, Task
@@ -128,7 +129,7 @@ def run(arguments: EvaluateArguments) -> dict[str, Any]:
     title = Path(sources[0]).name if len(sources) == 1 else f"{len(sources)} models together"
     about = f"{title} on {Path(arguments.data.source).name}, {len(scored.ids)} clips"
     write_report(folder, report, scored, about, task)
-    print(f"{summary(report)}\nMetrics, tables and figures are in {folder}")
+    print(f"{summary(report, task)}\nMetrics, tables and figures are in {folder}")
     return report
 
 
@@ -149,14 +150,14 @@ def measured_clips(sources: Sequence[str], arguments: EvaluateArguments) -> tupl
         raise ValueError(f"model names {len(sources)} models, and only probabilities of classes have a mean; name one")
     (output,) = outputs
     _check_data(data, output, names, sources[0])
-    if output == "moments":
+    if output in ("numbers", "curves"):
+        data = replace(data, target_columns=names)
+    if output in ("moments", "curves"):
         clips = subset(read(data, label_names=names), arguments.split)
         return *_along_time(clips, sources[0], arguments), clips
     if output == "vectors":
         clips = subset(read(data), arguments.split)
         return *_verified(clips, sources[0], arguments), clips
-    if output == "numbers":
-        data = replace(data, target_columns=names)
     clips = subset(read(data), arguments.split)
     scored = ensemble(clips, sources, [score(clips, source, arguments) for source in sources])
     return Regression() if output == "numbers" else CLASSIFICATION, scored, clips
@@ -165,26 +166,28 @@ def measured_clips(sources: Sequence[str], arguments: EvaluateArguments) -> tupl
 def _check_data(data: EvaluationClips, output: Output, names: Sequence[str], source: str) -> None:
     """Raises a ValueError for a setting that the model has no use for."""
     for name, value, only in (
-        ("target_columns", data.target_columns, "numbers"),
-        ("events", data.events, "moments"),
-        ("trials", data.trials, "vectors"),
+        ("target_columns", data.target_columns, ("numbers", "curves")),
+        ("events", data.events, ("moments",)),
+        ("curves", data.curves, ("curves",)),
+        ("trials", data.trials, ("vectors",)),
     ):
-        if value and output != only:
+        if value and output not in only:
             raise ValueError(f"data.{name} is {value}, and model {source} gives {DESCRIBED[output]}; leave it out")
+    if output == "curves" and data.curves is None:
+        raise ValueError(f"model {source} gives {DESCRIBED[output]}; name a table of the true ones by data.curves")
     if data.target_columns and sorted(data.target_columns) != sorted(names):
         raise ValueError(f"data.target_columns is {data.target_columns}, and model {source} predicts {list(names)}")
 
 
 def _along_time(clips: ClipTable, source: str, arguments: EvaluateArguments) -> tuple[Task, ScoredClips]:
-    """Classes of every moment of the clips, whose labels are in the model's order."""
-    model, extractor = load_classifier(source, choose_device(arguments.device), ("moments",))
+    """Classes or numbers of every moment of the clips, whose labels are in the model's order."""
+    model, extractor = load_classifier(source, choose_device(arguments.device), ("moments", "curves"))
     grid = MomentGrid.of(model.config, extractor)
-    task = EventDetection(clips, grid)
+    task = CurveRegression(clips, grid) if clips.has_curves else EventDetection(clips, grid)
     found = classify(clips, model, extractor, arguments, lambda outputs, batch: grid.of_sound(outputs.logits, batch))
-    ids = [clips.ids[index] for index in sorted(found)]
-    return task, ScoredClips(
-        ids, [found[index] for index in sorted(found)], [task.spans[clip_id] for clip_id in ids], clips.label_names
-    )
+    indices = sorted(found)
+    ids = [clips.ids[index] for index in indices]
+    return task, task.compared(ids, [found[index] for index in indices], clips.label_names)
 
 
 def _verified(clips: ClipTable, source: str, arguments: EvaluateArguments) -> tuple[Task, ScoredClips]:

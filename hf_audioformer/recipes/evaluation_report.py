@@ -42,16 +42,16 @@ def write_report(
     write_json(folder / METRICS_FILE, report)
 
 
-def summary(report: Mapping[str, Any]) -> str:
+def summary(report: Mapping[str, Any], task: Task = CLASSIFICATION) -> str:
     """The metrics with their intervals, a line each, and what was left out."""
-    lines = [f"{report['clips']} clips of {report['classes']} classes, chance {report['chance']:.3f}"]
+    lines = [f"{report['clips']} clips of {report['classes']} {task.outputs}, chance {report['chance']:.3f}"]
     for name, value in report["metrics"].items():
         low, high = report["confidence_95"].get(name, (math.nan, math.nan))
         interval = "" if math.isnan(low) or name == "skipped_classes" else f"   95 % interval {low:.3f} to {high:.3f}"
         lines.append(f"  {name:18} {value:.3f}{interval}")
     for key, what in (
         ("clips_skipped", "clips that could not be read"),
-        ("classes_left_out", "classes without a clip"),
+        ("classes_left_out", f"{task.outputs} without a clip"),
     ):
         if report[key]:
             more = ", ..." if len(report[key]) > 10 else ""

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from transformers import set_seed
@@ -21,8 +22,10 @@ from ..training.arguments import parse_config
 from ..training.checkpoints import save_final
 from ..training.classifier import ModelArguments, build_model, model_config
 from ..training.contrastive import ContrastiveArguments, contrastive_objective
+from ..training.curve_task import CurveRegression
 from ..training.event_task import EventDetection
 from ..training.model_card import Measured, size_of, write_model_card
+from ..training.moment_task import MomentTask
 from ..training.output import resumable
 from ..training.probe import start_from_probe
 from ..training.results import SplitResult
@@ -76,10 +79,9 @@ class FinetuneArguments(SplitTrainingArguments):
     )
 
     def __post_init__(self) -> None:
-        if self.data.events is not None and self.model.head != "moments":
-            raise ValueError(
-                f"data.events is {self.data.events}; it goes with model.head moments, found {self.model.head}"
-            )
+        for name, file in (("events", self.data.events), ("curves", self.data.curves)):
+            if file is not None and self.model.head != "moments":
+                raise ValueError(f"data.{name} is {file}; it goes with model.head moments, found {self.model.head}")
 
 
 def main(argv: list[str]) -> None:
@@ -107,6 +109,8 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
     task = task_of(arguments, clips, MomentGrid.of(config, extractor))
     if isinstance(task, Verification):
         check_pairs(clips, splits)
+    if isinstance(task, CurveRegression):
+        task.check(clips, splits)
     inputs = inputs_of_splits(
         clips,
         splits,
@@ -129,9 +133,11 @@ def task_of(arguments: FinetuneArguments, clips: ClipTable, grid: MomentGrid) ->
         ValueError: The clips do not have what it needs, or a setting is for another task.
     """
     head = arguments.model.head
-    if clips.target_columns:
+    if clips.target_columns and not clips.has_curves:
         if head != "clips":
-            raise ValueError(f"data.target_columns goes with model.head clips, found {head}")
+            raise ValueError(
+                f"data.target_columns goes with model.head clips, found {head}; numbers along time are in data.curves"
+            )
         _refuse(arguments, "data.target_columns are numbers")
         return Regression()
     if head == "clips":
@@ -149,9 +155,9 @@ def task_of(arguments: FinetuneArguments, clips: ClipTable, grid: MomentGrid) ->
         )
     if arguments.data.crop_seconds is not None:
         raise ValueError(
-            f"data.crop_seconds is {arguments.data.crop_seconds}, and onsets are those of whole clips; leave it out"
+            f"data.crop_seconds is {arguments.data.crop_seconds}, and times are those of whole clips; leave it out"
         )
-    return EventDetection(clips, grid)
+    return CurveRegression(clips, grid) if clips.has_curves else EventDetection(clips, grid)
 
 
 def _refuse(arguments: FinetuneArguments, why: str) -> None:
@@ -186,13 +192,9 @@ class _Finetuning(SplitTraining[FinetuneArguments]):
     def parts(self, split: Split) -> dict[str, Any]:
         self.inputs = self.all_inputs.of_split(split)
         parts = {part: self.inputs.dataset(getattr(split, part), part) for part in PARTS}
-        if not isinstance(self.task, EventDetection):
+        if not isinstance(self.task, MomentTask):
             return parts
-        task, num_labels = self.task, len(self.clips.label_names)
-        return {
-            part: MomentDataset(dataset, [task.spans[name] for name in dataset.names or ()], task.grid, num_labels)
-            for part, dataset in parts.items()
-        }
+        return {part: self.task.with_targets(dataset) for part, dataset in parts.items()}
 
     def train(self, parts: Mapping[str, Any], folder: Path) -> tuple[AudioTrainer, FinishedStep]:
         """Trains once, or step after step, each from the weights of the one before; the last Trainer, and all the
@@ -240,7 +242,10 @@ class _Finetuning(SplitTraining[FinetuneArguments]):
         training: Any = parts["train"]
         has_moments = isinstance(training, MomentDataset)
         inputs.augment(training.dataset if has_moments else training, settings.data, settings.seed)
-        model = build_model(source, self.clips, settings.model, inputs.extractor, training.targets)
+        targets = training.targets
+        if isinstance(self.task, CurveRegression):
+            targets = np.concatenate(self.task.known_moments(training.names))
+        model = build_model(source, self.clips, settings.model, inputs.extractor, targets)
         trainer = AudioTrainer(
             model=model,
             args=split_arguments(settings, folder, self.use_cpu, validated=len(parts["validation"]) > 0),

@@ -59,7 +59,10 @@ class OtherTargets:
     """What an AudioFormer may learn of clips in place of classes."""
 
     target_columns: list[str] = field(
-        default_factory=list, metadata={"help": "columns of numbers to predict in place of labels (regression)"}
+        default_factory=list,
+        metadata={
+            "help": "columns of numbers to predict in place of labels (regression), of the clips or of data.curves"
+        },
     )
     events: str | None = field(
         default=None,
@@ -69,10 +72,28 @@ class OtherTargets:
         },
     )
 
+    curves: str | None = field(
+        default=None,
+        metadata={
+            "help": "a .csv, .tsv or .parquet with the columns filename, time (in seconds) and one for each number: "
+            "numbers along time (for model.head moments); empty where one is not known"
+        },
+    )
+    curve_gap_seconds: float | None = field(
+        default=None,
+        metadata={
+            "help": "between times of data.curves that lie further apart nothing is known; by default one and a half "
+            "times their usual distance"
+        },
+    )
+
     def __post_init__(self) -> None:
-        if self.target_columns and self.events:
+        for name, value in (("target_columns", self.target_columns), ("curves", self.curves)):
+            if value and self.events:
+                raise ValueError(f"data.{name} is {value} and data.events {self.events}; give numbers or events")
+        if self.curve_gap_seconds is not None and self.curves is None:
             raise ValueError(
-                f"data.target_columns is {self.target_columns} and data.events {self.events}; give numbers or events"
+                f"data.curve_gap_seconds is {self.curve_gap_seconds}, which is for data.curves; leave it out"
             )
 
 
@@ -122,6 +143,8 @@ def read(
         needs_labels=needs_labels,
         target_columns=others.target_columns,
         events=others.events,
+        curves=others.curves,
+        curve_gap_seconds=others.curve_gap_seconds,
     )
 
 

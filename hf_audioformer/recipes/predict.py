@@ -6,18 +6,18 @@
 
 Clips may have any length, rate and format that soundfile reads (wav, flac, ogg, opus, mp3). One longer than a window is
 heard in windows that overlap by half, and its scores are those of the mean of their logits. A model trained with
-model.head moments says when each label is heard without --timestamps; one for regression gives its numbers. Results are
-written as they come, so that none is lost when the command is stopped. Files that cannot be used are named and left
-out; the exit code is then 1.
+model.head moments says when each label is heard without --timestamps; one for regression gives its numbers, of clips or
+along time (then their means are shown). Results are written as they come, so that none is lost when the command is
+stopped. Files that cannot be used are named and left out; the exit code is then 1.
 
 --json writes one object per line and clip (JSON Lines): file, seconds, scores; with --timestamps also events and
 track, the scores of every class, one per step. --csv writes a line per clip and label; with --timestamps a line per
-event.
+event. Numbers along time have a track too, and in --csv a line per step and a column per number.
 """
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -35,6 +35,8 @@ from .inputs import clip_bar, files_of, interruption_says, report_left_out, stop
 __all__ = ["PredictArguments", "main", "run"]
 
 Write = Callable[[str, ClipScores], None]
+Rows = Iterable[list[Any]]
+RowsOf = Callable[[ClipScores, "PredictArguments"], Rows]
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def run(arguments: PredictArguments) -> None:
     with ExitStack() as stack:
         stack.enter_context(interruption_says(lambda: stopped_after(found, len(files), targets)))
         along_time = arguments.timestamps is not None or classifier.grid is not None
-        writers = [stack.enter_context(writer) for writer in _writers(arguments, along_time)]
+        writers = [stack.enter_context(writer) for writer in _writers(arguments, classifier, along_time)]
         bar = stack.enter_context(clip_bar("classify", len(files)))
         for name, result in classifier.each(files, heard=bar.update):
             if isinstance(result, Exception):
@@ -148,7 +150,12 @@ def _shown(name: str, result: ClipScores, arguments: PredictArguments, along_tim
     lines = [f"{name}  ({result.seconds:.2f} s)"]
     form = "10.5g" if result.are_numbers else "8.4f"
     lines += [f"{guess['score']:{form}}  {guess['label']}" for guess in result.top(arguments.top)]
-    if along_time:
+    if along_time and result.are_numbers:
+        bounds = zip(result.track().min(axis=0), result.track().max(axis=0), strict=True)
+        lines[1:] = [
+            f"{line} (mean; {low:.5g} to {high:.5g})" for line, (low, high) in zip(lines[1:], bounds, strict=True)
+        ]
+    elif along_time:
         events = _events(result, arguments)
         lines += ["  heard:" if events else f"  no label scores {arguments.threshold:g} anywhere"]
         lines += [
@@ -162,11 +169,17 @@ def _events(result: ClipScores, arguments: PredictArguments) -> list[Event]:
     return result.events(arguments.threshold, merge_gaps_seconds=arguments.merge_gaps)
 
 
-def _writers(arguments: PredictArguments, along_time: bool) -> Iterator[Any]:
+def _writers(arguments: PredictArguments, classifier: AudioClassifier, along_time: bool) -> Iterator[Any]:
     if arguments.json is not None:
         yield _json_writer(Path(arguments.json), arguments, along_time)
     if arguments.csv is not None:
-        yield _csv_writer(Path(arguments.csv), arguments, along_time)
+        if not along_time:
+            form: tuple[list[str], RowsOf] = ["label", "score"], _rows_of_labels
+        elif classifier.gives_numbers:
+            form = ["seconds", *classifier.labels], _rows_of_steps
+        else:
+            form = ["start_seconds", "end_seconds", "label", "score"], _rows_of_events
+        yield _csv_writer(Path(arguments.csv), arguments, *form)
 
 
 @contextmanager
@@ -177,8 +190,10 @@ def _json_writer(path: Path, arguments: PredictArguments, along_time: bool) -> I
         def write(name: str, result: ClipScores) -> None:
             record: dict[str, Any] = {"file": name, "seconds": result.seconds, "scores": result.top(arguments.top)}
             if along_time:
-                columns = zip(result.labels, result.track().T.round(6).tolist(), strict=True)
-                record["events"] = [asdict(event) for event in _events(result, arguments)]
+                track = result.track() if result.are_numbers else result.track().round(6)
+                columns = zip(result.labels, track.T.tolist(), strict=True)
+                if not result.are_numbers:
+                    record["events"] = [asdict(event) for event in _events(result, arguments)]
                 record["track"] = {"hop_seconds": result.hop_seconds, "scores": dict(columns)}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
 
@@ -186,20 +201,27 @@ def _json_writer(path: Path, arguments: PredictArguments, along_time: bool) -> I
 
 
 @contextmanager
-def _csv_writer(path: Path, arguments: PredictArguments, along_time: bool) -> Iterator[Write]:
+def _csv_writer(path: Path, arguments: PredictArguments, header: Sequence[str], rows_of: RowsOf) -> Iterator[Write]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="", buffering=1) as file:
         rows = csv.writer(file, lineterminator="\n")
-        times = ["start_seconds", "end_seconds"] if along_time else []
-        rows.writerow(["file", *times, "label", "score"])
+        rows.writerow(["file", *header])
 
         def write(name: str, result: ClipScores) -> None:
-            if not along_time:
-                rows.writerows([name, guess["label"], guess["score"]] for guess in result.top(arguments.top))
-            else:
-                rows.writerows(
-                    [name, event.start_seconds, event.end_seconds, event.label, event.score]
-                    for event in _events(result, arguments)
-                )
+            rows.writerows([name, *row] for row in rows_of(result, arguments))
 
         yield write
+
+
+def _rows_of_labels(result: ClipScores, arguments: PredictArguments) -> Rows:
+    return ([guess["label"], guess["score"]] for guess in result.top(arguments.top))
+
+
+def _rows_of_events(result: ClipScores, arguments: PredictArguments) -> Rows:
+    return ([event.start_seconds, event.end_seconds, event.label, event.score] for event in _events(result, arguments))
+
+
+def _rows_of_steps(result: ClipScores, arguments: PredictArguments) -> Rows:
+    return (
+        [f"{(step + 0.5) * result.hop_seconds:.4f}", *numbers] for step, numbers in enumerate(result.track().tolist())
+    )

@@ -239,7 +239,7 @@ class SplitTraining(ABC, Generic[Arguments]):
             name=split.name,
             score=self.task.score(metrics),
             metric=self.task.metric(scored.labels),
-            chance=self.task.chance(self.clips.targets(split.train), scored),
+            chance=self.task.chance(self.task.train_labels(self.clips, split.train), scored),
             metrics=metrics,
             num_clips={part: len(dataset) for part, dataset in parts.items()},
             seconds=done.seconds,

@@ -49,8 +49,8 @@ class ModelArguments:
         default="clips",
         metadata={
             "help": "what is learnt: clips: classes, or with data.target_columns numbers, of clips; moments: when each "
-            "class is heard, which needs onsets and offsets; vectors: which clips have the same label, also of "
-            "labels never heard in training (speakers)"
+            "class is heard, which needs onsets and offsets, or with data.curves numbers along time; vectors: which "
+            "clips have the same label, also of labels never heard in training (speakers)"
         },
     )
     random_weights: bool = field(default=False, metadata={"help": "take its configuration and codec, not its weights"})
@@ -155,7 +155,8 @@ def build_model(
 ) -> AudioFormerLabelledModel:
     """The checkpoint's encoder with a head for the clips' labels; rows of labels it knew by name are kept.
 
-    Where numbers are predicted, they are standardised by the statistics of `targets`, (clips, numbers).
+    Where numbers are predicted, they are standardised by the statistics of `targets`, (cases, numbers), NaN where they
+    are not known; cases are clips or moments.
 
     Raises:
         ValueError: As `model_config`.
@@ -175,12 +176,13 @@ def build_model(
 
 
 def statistics_of_targets(targets: np.ndarray, names: Sequence[str]) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of numbers, (clips, numbers).
+    """Mean and standard deviation of numbers, (cases, numbers), without NaN.
 
     Raises:
-        ValueError: A number is the same for all clips.
+        ValueError: A number is the same for all cases.
     """
-    mean, std = targets.mean(axis=0, dtype=np.float64), targets.std(axis=0, dtype=np.float64)
+    mean = np.asarray(np.nanmean(targets, axis=0, dtype=np.float64))
+    std = np.asarray(np.nanstd(targets, axis=0, dtype=np.float64))
     for name, deviation in zip(names, std, strict=True):
         if deviation == 0:
             raise ValueError(f"{name!r} is the same for all {len(targets)} training clips; leave it out of the targets")

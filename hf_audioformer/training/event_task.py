@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..data import ClipTable
-from ..data.moments import MomentGrid, spans_of_clips
+from ..data.moments import MomentGrid, Spans, spans_of_clips
 from ..event_metrics import EventCounts, Span, count_events, count_segments, macro_f1, micro_f1, psds, stretches
 from ..inference.events import smoothed
 from ..inspection.classification_plots import event_figure
 from ..metrics import class_probabilities
 from .hub import ID_OF_THIS_CHECKPOINT
-from .tasks import ScoredClips, Task
+from .moment_task import MomentTask
+from .tasks import ScoredClips
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +29,7 @@ THRESHOLD = 0.5
 THRESHOLDS = np.linspace(0.01, 0.99, 50)
 
 
-class EventDetection(Task):
+class EventDetection(MomentTask):
     """Which class is heard when: `logits` are a list of float32 (moments, classes), `labels` one of spans, per clip.
 
     A class is heard where its probability, smoothed, is at least one half. The main metric is the segment-based F1,
@@ -44,13 +46,12 @@ class EventDetection(Task):
 
 classifier = AudioClassifier.from_pretrained("{ID_OF_THIS_CHECKPOINT}")
 classifier("clip.wav").events(threshold=0.5)"""
-    pipeline = None
     most_scores = math.inf  # events are counted once
 
     def __init__(self, clips: ClipTable, grid: MomentGrid):
-        self.grid = grid
-        self.spans: dict[str, list[Span]] = dict(zip(clips.ids, spans_of_clips(clips), strict=True))
         self.num_labels = len(clips.label_names)
+        self.spans: dict[str, list[Span]] = dict(zip(clips.ids, spans_of_clips(clips), strict=True))
+        super().__init__({name: Spans(spans, self.num_labels) for name, spans in self.spans.items()}, grid)
 
     def metric(self, labels: Any) -> str:
         return "segment F1"
@@ -58,10 +59,7 @@ classifier("clip.wav").events(threshold=0.5)"""
     def score(self, metrics: Mapping[str, float]) -> float:
         return metrics["segment_f1"]
 
-    def scored(self, ids: Sequence[str], outputs: Any, labels: Any, names: Sequence[str]) -> ScoredClips:
-        """Of outputs and labels (clips, moments, classes), where labels of -100 mark what is no sound."""
-        of_clips = zip(np.asarray(outputs), np.asarray(labels), strict=True)
-        logits = [of_clip[known[:, 0] >= 0] for of_clip, known in of_clips]
+    def compared(self, ids: Sequence[str], logits: Sequence[np.ndarray], names: Sequence[str]) -> ScoredClips:
         return ScoredClips(ids, logits, [self.spans[clip_id] for clip_id in ids], names)
 
     def metrics(self, scored: ScoredClips) -> dict[str, float]:
@@ -78,15 +76,9 @@ classifier("clip.wav").events(threshold=0.5)"""
             "psds2": psds(scored.labels, found, seconds, self.num_labels, **scenario),
         }
 
-    def intervals(self, scored: ScoredClips, *, resamples: int, seed: int = 0) -> dict[str, tuple[float, float]]:
-        """Of the F1 scores: the percentile bootstrap over clips."""
-        segments, events = self._counts(scored, self._found(self._probabilities(scored), THRESHOLD))
-        random = np.random.default_rng(seed)
-        clips = len(scored.ids)
-        draws = [random.integers(clips, size=clips) for _ in range(resamples)]
-        values = [_f1_scores(segments, events, draw) for draw in draws]
-        bounds = {name: np.percentile([of_draw[name] for of_draw in values], (2.5, 97.5)) for name in values[0]}
-        return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+    def metrics_of_clips(self, scored: ScoredClips) -> Callable[[np.ndarray], dict[str, float]]:
+        """Of the F1 scores alone."""
+        return partial(_f1_scores, *self._counts(scored, self._found(self._probabilities(scored), THRESHOLD)))
 
     def chance(self, train_labels: Any, scored: ScoredClips) -> float:
         always = [[(label, 0.0, math.inf) for label in range(self.num_labels)]] * len(scored.ids)

@@ -243,11 +243,12 @@ def write_model_card(
         clips=", ".join(f"{count} {part}" for part, count in result.num_clips.items()),
         seconds=result.seconds,
         all_splits=ALL_SPLITS,
-        classes=_class_table(rows),
+        Outputs=task.outputs.capitalize(),
+        classes=_class_table(rows, task),
         selection=task.selection_is(result.metric),
         curve=_curve(folder, measured.history, task.selection_is(result.metric), f"{kind.name} trained on {name}"),
         history=_history_rows(measured.history),
-        limits=_limits([source], rows, limit=task.limit(measured.scored))
+        limits=_limits([source], rows, task, limit=task.limit(measured.scored))
         + _heard_before(source, is_bundled=is_bundled, origins=origins)
         + kind.note,
         recipe=_recipe_yaml(recipe),
@@ -506,38 +507,44 @@ def _beside(result: SplitResult, task: Task) -> str:
     return f"{floor}| chance: {task.chance_is(result.metric)} | {result.chance:.4f} |"
 
 
-def _class_table(rows: Sequence[Mapping[str, float | str]]) -> str:
-    """A row per class; of many classes the worst ones by the first measure."""
+def _class_table(rows: Sequence[Mapping[str, float | str]], task: Task = CLASSIFICATION) -> str:
+    """A row per class or number; of many the worst ones by the first measure."""
     shown = [row for row in rows if row["clips"]]
     note = ""
     if len(shown) > CLASSES_SHOWN:
         by = next(column for column in shown[0] if column not in ("name", "clips"))
         worst = "highest" if by in ERRORS else "lowest"
-        note = f"\n\nThe {CLASSES_SHOWN} classes of {worst} {by.replace('_', ' ')}, out of {len(shown)}."
+        note = f"\n\nThe {CLASSES_SHOWN} {task.outputs} of {worst} {by.replace('_', ' ')}, out of {len(shown)}."
         shown = sorted(shown, key=lambda row: float(row[by]), reverse=by in ERRORS)[:CLASSES_SHOWN]
     columns = [column for column in shown[0] if column != "name"]
     lines = [
-        f"| class | {' | '.join(column.replace('_', ' ') for column in columns)} |",
+        f"| {task.output} | {' | '.join(column.replace('_', ' ') for column in columns)} |",
         "| --- " * (len(columns) + 1) + "|",
     ]
     for row in shown:
-        values = [str(row[name]) if name == "clips" else _or_dash(float(row[name])) for name in columns]
+        values = [str(row[name]) if isinstance(row[name], int) else _or_dash(float(row[name])) for name in columns]
         lines.append(f"| {row['name']} | {' | '.join(values)} |")
     return "\n".join(lines) + note
 
 
-def _limits(sources: Sequence[str], rows: Sequence[Mapping[str, float | str]], *, limit: str = "") -> str:
+def _limits(
+    sources: Sequence[str],
+    rows: Sequence[Mapping[str, float | str]],
+    task: Task = CLASSIFICATION,
+    *,
+    limit: str = "",
+) -> str:
     sentences = [limit] if limit else []
     sentences += [KNOWN_LIMITS[source] for source in sources if source in KNOWN_LIMITS]
     if rows:
         sentences.append(
             "Kinds of sound, voices and devices that are rare among its clips are likely to be recognised worse; the "
-            "table above shows it for the classes alone."
+            f"table above {'shows it for the classes alone' if task.output == 'class' else 'does not show it'}."
         )
         few = sum(1 for row in rows if int(row["clips"]) < FEW_CLIPS)
         if few:
             sentences.append(
-                f"{few} of {len(rows)} classes have fewer than {FEW_CLIPS} test clips; their rows say little."
+                f"{few} of {len(rows)} {task.outputs} have fewer than {FEW_CLIPS} test clips; their rows say little."
             )
     return "\n".join(sentences)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..data import ClipTable
 from ..inspection.classification_plots import (
     average_precision_figure,
     confusion_figure,
@@ -20,6 +22,7 @@ from ..metrics import (
     classes_left_out,
     classification_metrics,
     confidence_intervals,
+    known_mean,
     per_class_table,
     per_target_table,
     regression_metrics,
@@ -62,6 +65,7 @@ class Task(ABC):
     Attributes:
         floor_is: What it is compared with, trained on simple features of the same clips; none if empty.
         aim: What it is trained to do, for the card, with the number of outputs as `{num_labels}`.
+        output, outputs: What one of them, and several, are called.
         scores_are: A sentence for the card on what its outputs are, after a space.
         use: Code for the card, where it is not that of every classifier.
         pipeline: The pipeline of Transformers that runs it.
@@ -70,6 +74,7 @@ class Task(ABC):
 
     floor_is = ""
     aim = ""
+    output, outputs = "class", "classes"
     scores_are = ""
     use = ""
     pipeline: str | None = "audio-classification"
@@ -106,6 +111,10 @@ class Task(ABC):
     def intervals(self, scored: ScoredClips, *, resamples: int, seed: int = 0) -> dict[str, tuple[float, float]]:
         """The 95 % intervals of the metrics by name; none where they are not computed."""
         return {}
+
+    def train_labels(self, clips: ClipTable, indices: Sequence[int]) -> Any:
+        """What `chance` knows of training clips."""
+        return clips.targets(indices)
 
     @abstractmethod
     def chance(self, train_labels: Any, scored: ScoredClips) -> float:
@@ -227,6 +236,7 @@ class Regression(Task):
 
     floor_is = "ridge regression"
     aim = "predict {num_labels} numbers of each clip"
+    output, outputs = "number", "numbers"
     scores_are = " Numbers beyond the range of the training clips are guesses."
     use = f"""from hf_audioformer.inference import AudioClassifier
 
@@ -243,17 +253,22 @@ dict(zip(heard.labels, heard.scores))  # in the units of the data"""
         shape = (len(ids), len(names))
         return ScoredClips(ids, np.asarray(outputs).reshape(shape), np.asarray(labels).reshape(shape), names)
 
+    def numbers(self, scored: ScoredClips) -> tuple[np.ndarray, np.ndarray]:
+        """What was given and what is true, floats (cases, numbers) both; of what is true NaN is not known."""
+        return scored.logits, scored.labels
+
     def metrics(self, scored: ScoredClips) -> dict[str, float]:
-        return regression_metrics(scored.logits, scored.labels)
+        return regression_metrics(*self.numbers(scored))
 
     def intervals(self, scored: ScoredClips, *, resamples: int, seed: int = 0) -> dict[str, tuple[float, float]]:
         return confidence_intervals(
             scored.logits, scored.labels, resamples=resamples, seed=seed, metrics_of=regression_metrics
         )
 
-    def chance(self, train_labels: np.ndarray, scored: ScoredClips) -> float:
-        always = np.broadcast_to(train_labels.mean(axis=0), scored.labels.shape)
-        return regression_metrics(always, scored.labels)["r2"]
+    def chance(self, train_labels: Any, scored: ScoredClips) -> float:
+        _, targets = self.numbers(scored)
+        mean = np.nan_to_num(known_mean(train_labels))  # what no case knows is in no metric
+        return regression_metrics(np.broadcast_to(mean, targets.shape), targets)["r2"]
 
     def chance_is(self, metric: str) -> str:
         return "always the mean of the training clips"
@@ -272,15 +287,19 @@ dict(zip(heard.labels, heard.scores))  # in the units of the data"""
         return regression_metrics(predictions.reshape(test_labels.shape), test_labels)
 
     def table(self, scored: ScoredClips) -> list[dict[str, float | str]]:
-        return per_target_table(scored.logits, scored.labels, scored.names)
+        return per_target_table(*self.numbers(scored), scored.names)
 
     def predictions(self, scored: ScoredClips) -> Iterator[dict[str, Any]]:
         """A row per clip: each number, and what was predicted of it."""
         for clip_id, predicted, true in zip(scored.ids, scored.logits, scored.labels, strict=True):
-            row: dict[str, Any] = {"id": clip_id}
-            for name, value, guess in zip(scored.names, true.tolist(), predicted.tolist(), strict=True):
-                row |= {name: f"{value:.6g}", f"{name}_predicted": f"{guess:.6g}"}
-            yield row
+            yield {"id": clip_id} | self.row(scored.names, true, predicted)
+
+    def row(self, names: Sequence[str], true: np.ndarray, predicted: np.ndarray) -> dict[str, str]:
+        """The numbers by name and what was predicted of them, as text; nothing for what is not known."""
+        cells: dict[str, str] = {}
+        for name, value, guess in zip(names, true.tolist(), predicted.tolist(), strict=True):
+            cells |= {name: "" if math.isnan(value) else f"{value:.6g}", f"{name}_predicted": f"{guess:.6g}"}
+        return cells
 
     def figures(self, scored: ScoredClips, about: str) -> dict[str, Figure]:
         title = f"True and predicted numbers\n{about}"

@@ -11,7 +11,14 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
 from hf_audioformer import AudioFormerConfig, AudioFormerSignalFeatureExtractor, read_clips
 from hf_audioformer.data.collators import CodeCollator
-from hf_audioformer.data.moments import MomentCollator, MomentDataset, MomentGrid, add_spans, spans_of_clips
+from hf_audioformer.data.moments import (
+    MomentCollator,
+    MomentDataset,
+    MomentGrid,
+    Spans,
+    add_spans,
+    spans_of_clips,
+)
 
 ROWS = [
     ("3.wav", "0.1", "0.2", "low"),
@@ -79,7 +86,7 @@ def test_a_name_that_several_clips_share_names_none_of_them() -> None:
 
 @pytest.mark.fault
 def test_moments_of_another_model_are_refused() -> None:
-    with pytest.raises(ValueError, match="read from an AudioFormer alone, found Wav2Vec2Config"):
+    with pytest.raises(ValueError, match="along time is read from an AudioFormer alone, found Wav2Vec2Config"):
         MomentGrid.of(Wav2Vec2Config(), Wav2Vec2FeatureExtractor())
 
 
@@ -98,7 +105,7 @@ def test_moments_lie_where_the_front_end_says() -> None:
 def test_targets_are_what_is_heard_in_the_middle_of_each_moment() -> None:
     grid = MomentGrid(0.04, stride=4, boundaries=1)
     spans = [(0, 0.1, 0.26), (2, 0.0, 0.019), (2, 0.2, 9.0)]
-    targets = grid.targets(spans, length=45, num_labels=3)  # 12 moments, of which 10 are sound
+    targets = grid.targets(Spans(spans, 3), length=45)  # 12 moments, of which 10 are sound
     assert targets.shape == (12, 3)
     assert (targets[[0, -1]] == -100).all()
     for moment in range(10):
@@ -118,7 +125,7 @@ def test_batches_have_targets_of_moments_padded_as_outputs_are() -> None:
         def __getitem__(self, index: int) -> dict[str, object]:
             return {"input_ids": np.arange(3 + index), "labels": np.ones(2), "clip_index": index}
 
-    dataset = MomentDataset(Clips(), [[(1, 0.0, 0.2)], []], MomentGrid(0.1), num_labels=2)
+    dataset = MomentDataset(Clips(), [Spans([(1, 0.0, 0.2)], 2), Spans([], 2)], MomentGrid(0.1))
     batch = MomentCollator(CodeCollator(99))([dataset[0], dataset[1]])
     assert batch["labels"].tolist() == [[[0, 1], [0, 1], [0, 0], [-100, -100]], [[0, 0]] * 4]
     assert batch["input_ids"].shape == (2, 4)

@@ -10,6 +10,7 @@ from matplotlib.text import Text
 from hf_audioformer.inspection.classification_plots import (
     average_precision_figure,
     confusion_figure,
+    curves_figure,
     precision_recall_figure,
 )
 from hf_audioformer.metrics import classification_metrics, per_class_table
@@ -105,6 +106,21 @@ def test_average_precision(classes: int) -> None:
     assert any("39 classes between" in text.get_text() for text in axes.texts) == (classes == 100)
     assert f"mean of {classes - 1} classes: {np.mean(found):.3f}" in [t.get_text() for t in axes.get_legend().texts]
     assert_labels_apart(figure)
+
+
+def test_curves_are_broken_where_nothing_is_known() -> None:
+    random = np.random.default_rng(0)
+    predictions = [random.random((length, 5)) for length in (4, 9, 2, 3, 3, 3, 3)]
+    targets = [of_clip + 0.1 for of_clip in predictions]
+    targets[1][3:5, 2] = np.nan
+    figure = curves_figure(list("abcdefg"), predictions, targets, names(5), 0.5, "Curves")
+    assert len(figure.axes) == 6 * 4  # the first clips and numbers
+    panel = figure.axes[4 + 2]
+    assert panel.get_title(loc="left") == f"b, {names(5)[2]}"
+    true, predicted = panel.lines
+    np.testing.assert_allclose(true.get_xdata(), 0.25 + 0.5 * np.arange(9))
+    np.testing.assert_array_equal(true.get_ydata(), targets[1][:, 2])
+    np.testing.assert_array_equal(predicted.get_ydata(), predictions[1][:, 2])
 
 
 def test_names_are_no_formulas() -> None:

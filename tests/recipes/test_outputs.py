@@ -1,4 +1,5 @@
-"""Numbers, events and vectors from labelled clips to a folder that evaluate and predict take: one training of each."""
+"""Numbers, events, numbers along time and vectors from labelled clips to a folder that evaluate and predict take: one
+training of each."""
 
 import csv
 import json
@@ -67,6 +68,32 @@ def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 events.writerow([f"{index}.wav", onset, onset + 0.25, label])
             soundfile.write(folder / f"{index}.wav", waveform, SAMPLING_RATE)
             rows.writerow([f"{index}.wav", 1 + index // 4])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def glides(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A csv of 16 tones whose pitch glides, in two folds, with a pause in each; and a table of their pitch in octaves,
+    empty in the pause, and of their level."""
+    folder = tmp_path_factory.mktemp("glides")
+    random = np.random.default_rng(0)
+    with (folder / "clips.csv").open("w", newline="") as file, (folder / "f0.csv").open("w", newline="") as curves:
+        rows, points = csv.writer(file), csv.writer(curves)
+        rows.writerow(["file_name", "fold"])
+        points.writerow(["filename", "time", "pitch", "level"])
+        for index in range(16):
+            seconds = np.arange(SAMPLING_RATE) / SAMPLING_RATE
+            start, end = random.permutation(random.uniform([0, 3], [1, 4]))
+            octaves = start + (end - start) * seconds
+            wave = 0.2 * np.sin(2 * np.pi * np.cumsum(200 * 2**octaves) / SAMPLING_RATE)
+            wave[SAMPLING_RATE // 2 : 3 * SAMPLING_RATE // 4] = 0
+            wave += 0.003 * random.standard_normal(SAMPLING_RATE)
+            soundfile.write(folder / f"{index}.wav", wave, SAMPLING_RATE)
+            rows.writerow([f"{index}.wav", 1 + index % 4 // 3])
+            for step in random.permutation(101):
+                is_pause = 50 <= step < 75
+                pitch = "" if is_pause else start + (end - start) * step / 100
+                points.writerow([f"{index}.wav", step / 100, pitch, -50 if is_pause else -17])
     return folder
 
 
@@ -190,6 +217,91 @@ def test_events_are_learnt_and_told_along_time(
     assert "gives classes along time; leave it out" in capsys.readouterr().err
 
 
+def test_numbers_along_time_are_learnt_and_told_in_the_units_of_the_data(
+    glides: Path, tiny_checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, curves = glides / "clips.csv", ["--data.curves", glides / "f0.csv"]
+    folds = ["--split.kind", "folds", "--split.column", "fold", "--split.run_folds", "[2]"]
+    log_mel = ["--model.random_weights", "true", "--model.front_end", "log_mel", "--model.num_mel_bins", "40"]
+    options = ["--model.head", "moments", *curves, *folds, *log_mel, "--model.patch_size", "[4, 40]"]
+    result = trained(tiny_checkpoint, source, tmp_path, *options, "--training.num_train_epochs", "10")
+    assert result["metric"] == "R2"
+    assert result["score"] > 0.8  # the level of chance is that of the mean
+    assert -0.2 < result["chance"] <= 0
+    model_folder = tmp_path / "fold_2"
+    card = (model_folder / "README.md").read_text()
+    assert "to predict numbers along time (2 of each moment): pitch, level." in card
+    assert "### Numbers\n\n| number | clips | mse | mae | rmse | r2 | pearson | spearman | moments |" in card
+    assert "It gives numbers also where there are none." in card
+
+    tested = [*curves, "--split.column", "fold", "--split.values", "[2]"]
+    report = evaluated(model_folder, source, tmp_path / "report", *tested)
+    for name, value in result["metrics"].items():  # one batch of the Trainer, and clip by clip
+        assert report["metrics"][name] == pytest.approx(value, rel=1e-4)
+    assert (tmp_path / "report" / "curves.png").is_file()
+    assert "4 clips of 2 numbers" in capsys.readouterr().out
+
+    model = AutoModelForAudioFrameClassification.from_pretrained(model_folder)
+    extractor = AutoFeatureExtractor.from_pretrained(model_folder)
+    audio = load_audio(glides / "3.wav")
+    with torch.no_grad():
+        found = model(**extractor(audio["array"], audio["sampling_rate"], return_tensors="pt")).logits[0].numpy()
+    rows = [row for row in rows_of(tmp_path / "report" / "predictions.csv") if row["id"] == "3.wav"]
+    np.testing.assert_allclose([float(row["pitch_predicted"]) for row in rows], found[:, 0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose([float(row["seconds"]) for row in rows], 0.02 + 0.04 * np.arange(25), atol=1e-9)
+    true = np.array([float(row["pitch"] or "nan") for row in rows])
+    points = {row["time"]: row["pitch"] for row in rows_of(glides / "f0.csv") if row["filename"] == "3.wav"}
+    assert true[0] == pytest.approx(float(points["0.02"]), rel=1e-5)
+    np.testing.assert_array_equal(np.isnan(true), [0.5 <= float(row["seconds"]) < 0.75 for row in rows])
+    heard = [index for index in range(16) if index % 4 != 3]
+    known = [
+        float(row["pitch"])
+        for row in rows_of(glides / "f0.csv")
+        if int(row["filename"][:-4]) in heard and row["pitch"] and round(100 * float(row["time"])) % 4 == 2
+    ]
+    assert model.config.target_mean[0] == pytest.approx(np.mean(known), rel=1e-5)
+    assert model.config.target_scale[0] == pytest.approx(np.std(known), rel=1e-5)
+
+    targets = ["--csv", tmp_path / "found.csv", "--json", tmp_path / "found.jsonl"]
+    command("predict", model_folder, glides / "3.wav", *targets)
+    assert f"{found[:, 0].mean():10.5g}  pitch (mean; {found[:, 0].min():.5g} to " in capsys.readouterr().out
+    steps = rows_of(tmp_path / "found.csv")
+    assert list(steps[0]) == ["file", "seconds", "pitch", "level"]
+    np.testing.assert_allclose([float(row["level"]) for row in steps], found[:, 1], rtol=1e-4)
+    record = json.loads((tmp_path / "found.jsonl").read_text())
+    assert record.keys() == {"file", "seconds", "scores", "track"}
+    np.testing.assert_allclose(record["track"]["scores"]["pitch"], found[:, 0], rtol=1e-4, atol=1e-5)
+
+    told = AudioClassifier.from_pretrained(str(model_folder))(glides / "3.wav")
+    np.testing.assert_allclose(told.track(), found, rtol=1e-4, atol=1e-5)
+    assert told.scores == pytest.approx(found.mean(axis=0).tolist(), rel=1e-4)
+    with pytest.raises(ValueError, match="events are stretches of classes, and this model gives numbers"):
+        told.events()
+
+    for words, message in (
+        ([], "gives numbers along time; name a table of the true ones by data.curves"),
+        (["--data.events", "x.csv"], "gives numbers along time; leave it out"),
+        ([*curves, "--data.target_columns", '["pitch"]'], "data.target_columns is ['pitch'], and model"),
+    ):
+        asked = ["--model", model_folder, "--data.source", source, "--output_dir", tmp_path / "no", *words]
+        assert cli.main(["evaluate", *map(str, asked)]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_codes_of_clips_give_one_of_the_numbers_along_time(glides: Path, tiny_checkpoint: str, tmp_path: Path) -> None:
+    source, curves = glides / "clips.csv", ["--data.curves", glides / "f0.csv"]
+    chosen = [*curves, "--data.target_columns", '["level"]', "--model.head", "moments"]
+    folds = ["--split.kind", "folds", "--split.column", "fold", "--split.run_folds", "[2]"]
+    result = trained(tiny_checkpoint, source, tmp_path, *chosen, *folds)
+    model_folder, tested = tmp_path / "fold_2", [*curves, "--split.column", "fold", "--split.values", "[2]"]
+    report = evaluated(model_folder, source, tmp_path / "report", *tested)
+    assert report["metrics"] == pytest.approx(result["metrics"], rel=1e-4)  # boundary tokens are no moments
+    told = AudioClassifier.from_pretrained(str(model_folder))
+    assert told.labels == ("level",)
+    assert told(glides / "0.wav").track().shape == (75, 1)
+    assert len(rows_of(tmp_path / "report" / "predictions.csv")) == 4 * 75
+
+
 def _medians(probabilities: torch.Tensor, step: float) -> torch.Tensor:
     """The median over 0.45 s around each moment, the first and the last one repeated beyond the ends."""
     half = round(0.45 / step / 2)
@@ -278,7 +390,7 @@ def test_vectors_tell_voices_apart_that_were_never_heard(
         ),
         (
             ["--data.target_columns", '["pitch"]', "--model.head", "moments"],
-            "goes with model.head clips, found",
+            "goes with model.head clips, found moments; numbers along time are in data.curves",
         ),
         (
             ["--data.label_column", "voice", "--model.head", "moments"],
@@ -291,6 +403,9 @@ def test_vectors_tell_voices_apart_that_were_never_heard(
             r"each of the \d clips of the (validation|test) part has a label of its own, and errors need pairs",
         ),
         (["--data.events", "x.csv", "--data.target_columns", '["pitch"]'], "give numbers or events"),
+        (["--data.events", "x.csv", "--data.curves", "y.csv"], "data.curves is y.csv and data.events x.csv; give numb"),
+        (["--data.curves", "y.csv"], "data.curves is y.csv; it goes with model.head moments, found clips"),
+        (["--data.curve_gap_seconds", "0.1"], "data.curve_gap_seconds is 0.1, which is for data.curves; leave it out"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_claimed(
@@ -303,12 +418,20 @@ def test_what_does_not_fit_is_refused_before_anything_is_claimed(
 
 
 @pytest.mark.fault
-def test_changes_that_move_events_are_refused(events: Path, tiny_checkpoint: str, tmp_path: Path) -> None:
-    words = ["--data.source", str(events / "clips.csv"), "--data.events", str(events / "strong.csv")]
+@pytest.mark.parametrize("option", ["events", "curves"])
+def test_changes_that_move_sound_in_time_are_refused(
+    option: str, events: Path, glides: Path, tiny_checkpoint: str, tmp_path: Path
+) -> None:
+    source, file = (events, "strong.csv") if option == "events" else (glides, "f0.csv")
+    words = ["--data.source", str(source / "clips.csv"), f"--data.{option}", str(source / file)]
     words += ["--model.checkpoint", tiny_checkpoint, "--model.head", "moments", "--output_dir", str(tmp_path / "out")]
     for options, message in (
         (["--augmentation.copies", "1"], r"augmentation.speed is \[0.85, 1.2\] and augmentation.shift 0.0, which move"),
-        (["--data.crop_seconds", "0.5"], "data.crop_seconds is 0.5, and onsets are those of whole clips"),
+        (["--data.crop_seconds", "0.5"], "data.crop_seconds is 0.5, and times are those of whole clips"),
+        (
+            ["--data.sampling", "class_balanced"],
+            "data.sampling is class_balanced, which is for classes of clips, and mo",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             finetune.run(parse_config(finetune.FinetuneArguments, [*words, *options], description=""))

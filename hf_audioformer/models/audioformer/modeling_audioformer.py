@@ -867,13 +867,13 @@ class AudioFormerForAudioFrameClassification(AudioFormerLabelledModel):
             labels (`torch.Tensor`, *optional*): For each moment class ids (batch, moments) of an integer dtype for
                 single label; multi-hot rows or probabilities (batch, moments, num_labels) of a float dtype for
                 multi-label; floats (batch, moments, num_labels), or (batch, moments) for one value, for regression.
-                -100 where nothing is known, in padding for instance. The problem is told as in
-                [`AudioFormerForAudioClassification`]. Codes have a moment each, boundary tokens too; other front ends
-                one for every `config.input_stride` frames begun.
+                -100 where nothing is known, in padding for instance; of several numbers each may be unknown by itself.
+                The problem is told as in [`AudioFormerForAudioClassification`]. Codes have a moment each, boundary
+                tokens too; other front ends one for every `config.input_stride` frames begun.
 
         Returns:
-            `TokenClassifierOutput`: `loss` (mean over the moments with a label that are not padding), `logits` (batch,
-            moments, num_labels).
+            `TokenClassifierOutput`: `loss` (mean over the moments with a label, or over the known numbers, that are not
+            padding), `logits` (batch, moments, num_labels).
 
         Raises:
             ValueError: The labels fit neither the problem nor the moments.
@@ -891,8 +891,8 @@ def frame_loss(
     logits: torch.Tensor, labels: torch.Tensor, mask: torch.Tensor | None, config: AudioFormerConfig
 ) -> torch.Tensor:
     """Mean of `classification_loss` over the moments that have a label and, by the mask (batch, moments), are not
-    padding; 0 if there is none. Of logits (batch, moments, num_labels); their number differs from batch to batch, so
-    `torch.compile` breaks the graph here.
+    padding, or of regression over the known numbers there; 0 if there is none. Of logits (batch, moments, num_labels);
+    their number differs from batch to batch, so `torch.compile` breaks the graph here.
 
     Raises:
         ValueError: The labels are not one, or one row, for each moment.
@@ -902,12 +902,19 @@ def frame_loss(
             f"labels have shape {tuple(labels.shape)}; expected one for each moment, {tuple(logits.shape[:2])}, or a "
             f"row of {config.num_labels}."
         )
-    known = labels != IGNORED_LABEL
+    numbers = labels != IGNORED_LABEL
+    known = numbers
     if labels.dim() == 3:
-        known = known.all(dim=2)
+        known = numbers.any(dim=2) if config.problem_type == "regression" else numbers.all(dim=2)
     if mask is not None:
         known = known & (mask != 0)
-    return classification_loss(logits[known], labels[known], config) if known.any() else logits.sum() * 0
+    if not known.any():
+        return logits.sum() * 0
+    logits, labels, numbers = logits[known], labels[known], numbers[known]
+    if numbers.all():
+        return classification_loss(logits, labels, config)
+    told = torch.where(numbers, labels.to(logits.dtype), logits.detach())  # what is not known costs nothing
+    return classification_loss(logits, told, config) * (numbers.numel() / numbers.sum())
 
 
 class AudioFormerForAudioXVector(AudioFormerLabelledModel):

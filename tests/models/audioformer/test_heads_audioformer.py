@@ -101,6 +101,21 @@ def test_frame_loss_is_the_mean_over_what_is_known(problem):
     torch.testing.assert_close(outputs.loss, torch.stack(losses).mean())
 
 
+def test_each_of_several_numbers_may_be_unknown_by_itself():
+    model = tiny_model(AudioFormerForAudioFrameClassification, problem_type=REGRESSION, class_weights=[1.0, 2.0, 4.0])
+    batch = batch_of(model.config, 5, 8)
+    labels = torch.rand(2, 8, 3)
+    labels[0, 1:3, 0] = labels[1, 7] = labels[1, 3, 1:] = -100
+    outputs = model(**batch, labels=labels)
+    known = (labels != -100) & (batch["attention_mask"] != 0)[..., None]
+    assert int(known.sum()) == 3 * 13 - 2 - 3 - 2
+    weighted = (outputs.logits - labels).square() * torch.tensor([1.0, 2.0, 4.0])
+    torch.testing.assert_close(outputs.loss, weighted[known].mean())
+    (gradient,) = torch.autograd.grad(outputs.loss, outputs.logits)
+    assert (gradient[~known] == 0).all()
+    assert (gradient[known] != 0).all()
+
+
 def test_no_label_no_loss_and_a_value_per_moment():
     model = tiny_model(AudioFormerForAudioFrameClassification, num_labels=1)
     batch = batch_of(model.config, 6, 6)

@@ -1,4 +1,5 @@
-"""Sets known by name: the bundled spoken commands, and the real audio in the folder `HF_AUDIOFORMER_DATA`."""
+"""Sets known by name: the bundled spoken commands, synthetic sounds, and the real audio in the folder
+`HF_AUDIOFORMER_DATA`."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from ..audio import Audio
 from .clip_table import decode_audio_column
+from .synthetic_sounds import draw_sound
 
 if TYPE_CHECKING:
     import datasets
@@ -26,6 +28,8 @@ MIXTURE_SECONDS = 10.0
 MIXTURE_CLIP_RMS = 0.05
 MIXTURE_PEAK = 0.95
 
+NUM_SYNTHETIC = 4000
+
 
 def read_commands() -> tuple[datasets.Dataset, LoadRow]:
     """The spoken commands that come with the package: columns `voice` and `split`."""
@@ -33,6 +37,23 @@ def read_commands() -> tuple[datasets.Dataset, LoadRow]:
 
     path = files("hf_audioformer") / "assets" / "commands" / "commands.parquet"
     return datasets.Dataset.from_parquet(str(path)), decode_audio_column
+
+
+def read_synthetic() -> tuple[datasets.Dataset, LoadRow]:
+    """Sounds of noise, tones and clicks, rendered when loaded, with what they are made of as their labels."""
+    import datasets
+
+    labels = [draw_sound(seed).labels for seed in range(NUM_SYNTHETIC)]
+    names = sorted({label for of_sound in labels for label in of_sound})
+    columns = {"id": [f"{seed:04d}" for seed in range(NUM_SYNTHETIC)], "seed": range(NUM_SYNTHETIC), "labels": labels}
+    features = datasets.Features(
+        {
+            "id": datasets.Value("string"),
+            "seed": datasets.Value("int32"),
+            "labels": datasets.List(datasets.ClassLabel(names=names)),
+        }
+    )
+    return datasets.Dataset.from_dict(columns, features=features), lambda row: draw_sound(row["seed"]).render()
 
 
 def read_fsdd() -> tuple[datasets.Dataset, LoadRow]:
@@ -100,6 +121,7 @@ KNOWN_SETS: dict[str, Callable[[], tuple[datasets.Dataset, LoadRow]]] = {
     "esc10": read_esc10,
     "esc10_mix": read_esc10_mix,
     "fsdd": read_fsdd,
+    "synthetic": read_synthetic,
 }
 
 

@@ -53,7 +53,7 @@ def read_synthetic() -> tuple[datasets.Dataset, LoadRow]:
             "labels": datasets.List(datasets.ClassLabel(names=names)),
         }
     )
-    return datasets.Dataset.from_dict(columns, features=features), lambda row: draw_sound(row["seed"]).render()
+    return datasets.Dataset.from_dict(columns, features=features), _render_synthetic
 
 
 def read_fsdd() -> tuple[datasets.Dataset, LoadRow]:
@@ -146,6 +146,10 @@ class MixtureRenderer:
             mixture[start : start + len(waveform)] += waveform[: len(mixture) - start]
         peak = np.abs(mixture).max()
         return {"array": mixture * min(1.0, MIXTURE_PEAK / peak), "sampling_rate": sampling_rate}
+
+
+def _render_synthetic(row: Mapping[str, Any]) -> Audio:
+    return draw_sound(row["seed"]).render()
 
 
 def _rms(waveform: np.ndarray) -> float:

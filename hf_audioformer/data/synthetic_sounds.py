@@ -101,12 +101,14 @@ class Tone:
             samples += harmonic**-self.rolloff * wave * (harmonic * pitch_hz < HIGHEST_HZ)
         return samples
 
-    def _course(self) -> np.ndarray | float:
+    def _course(self) -> np.ndarray:
         """Where the pitch is, from -1 to 1 of its octaves."""
         turns = TIMES * self.motion_hz
         if self.motion == "vibrato":
             return np.sin(2 * np.pi * turns)
-        return {"flat": 0.0, "rising": turns % 1, "falling": -(turns % 1)}[self.motion]
+        if self.motion == "flat":
+            return np.zeros(NUM_SAMPLES)
+        return turns % 1 if self.motion == "rising" else -(turns % 1)
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ KNOWN_DATA = {
     "esc10_mix": f"mixtures of clips of {ESC10}",
     "fsdd": "the [Free Spoken Digit Dataset](https://github.com/Jakobovski/free-spoken-digit-dataset) (Z. Jackson and "
     "contributors), under CC BY-SA 4.0",
+    "synthetic": "the synthetic sounds of hf_audioformer (noise, tones and clicks made by a program, under no licence)",
 }
 ESC10_CLIPS = (
     "ESC-10 as published holds ten kinds of sound, forty clips of each in five folds, chosen by hand (how many of "
@@ -75,6 +76,7 @@ KNOWN_LIMITS = {
     "esc10": f"{ESC10_CLIPS}.",
     "esc10_mix": f"{ESC10_CLIPS}; the mixtures are artificial.",
     "fsdd": "The set holds English digits by a handful of speakers.",
+    "synthetic": "It has heard no recording: its labels are of use to start another training from, and little else.",
 }
 BUNDLED_HEARD = """
 {what} had heard some clips of such sets before, without labels: folds 1, 2 and 4 of ESC-10, the

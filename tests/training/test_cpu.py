@@ -2,6 +2,7 @@
 
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -72,6 +73,41 @@ def test_without_a_mask_a_causal_layer_stays_causal() -> None:
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"position_bias": torch.linspace(-3, 3, 7).expand(1, 1, 7, 7)},
+        {"attention_mask": torch.linspace(-3, 3, 7).expand(2, 1, 7, 7)},
+        {"is_causal": True},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_what_other_models_ask_of_sdpa_is_not_lost(settings: dict[str, Any]) -> None:
+    settings = {"attention_mask": None} | settings
+    found, expected, without = (
+        function(Attention(), *inputs(), **chosen)[0]
+        for function, chosen in (
+            (attention_on_cpu, settings),
+            (sdpa_attention_forward, settings),
+            (attention_on_cpu, {"attention_mask": None}),
+        )
+    )
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, without)
+
+
+@pytest.mark.unit
+def test_keys_that_heads_share_are_left_to_sdpa() -> None:
+    layer = Attention()
+    layer.num_key_value_groups = 2
+    query, key, value = inputs()
+    shared = query.repeat_interleave(2, 1)[:, :4], key[:, :2], value[:, :2]
+    torch.testing.assert_close(
+        attention_on_cpu(layer, *shared, None)[0], sdpa_attention_forward(layer, *shared, None)[0]
+    )
+
+
+@pytest.mark.unit
 def test_weights_too_many_to_keep_are_left_to_sdpa(monkeypatch: pytest.MonkeyPatch) -> None:
     called = []
     monkeypatch.setattr(cpu, "sdpa_attention_forward", lambda *args, **kwargs: called.append(args))
@@ -132,4 +168,16 @@ def test_freed_memory_is_kept_for_the_next_block_and_given_back_at_the_end() -> 
     with keep_freed_memory():
         within = pages_of_a_second_block()
     assert within < 100 < outside
+    assert pages_of_a_second_block() > 100
+
+
+@pytest.mark.unit
+def test_where_there_is_no_glibc_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str | None) -> None:
+        raise TypeError("LoadLibrary() argument 1 must be str, not None")  # as on Windows
+
+    monkeypatch.setattr(cpu.ctypes, "CDLL", refuse)
+    monkeypatch.setattr(cpu.sys, "platform", "win32")
+    with keep_freed_memory():
+        pass
     assert pages_of_a_second_block() > 100

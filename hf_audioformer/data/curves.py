@@ -171,7 +171,10 @@ def _number(cell: Any, where: str) -> float:
     except (TypeError, ValueError):
         number = math.inf
     if math.isinf(number):
-        raise ValueError(f"{where}: {cell!r} is no finite number; leave the cell empty where it is not known")
+        raise ValueError(
+            f"{where}: {cell!r} is no finite number; leave the cell empty where it is not known, or name the columns "
+            "of numbers by data.target_columns"
+        )
     return number
 
 

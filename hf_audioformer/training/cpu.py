@@ -89,7 +89,8 @@ def attention_on_cpu(
         not is_causal if attention_mask is None else attention_mask.dtype == torch.bool
     )
     has_own_keys = query.shape[1] == key.shape[1]
-    is_kept = torch.is_grad_enabled() and kept_weights <= MAX_KEPT_WEIGHTS
+    # Reentrant checkpointing trains without gradients first; dropout has to be drawn alike both times.
+    is_kept = (torch.is_grad_enabled() or module.training) and kept_weights <= MAX_KEPT_WEIGHTS
     if not (is_masked_alone and has_own_keys and is_kept):
         return sdpa_attention_forward(
             module,

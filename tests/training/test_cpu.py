@@ -54,10 +54,11 @@ def test_attention_and_its_gradients_are_those_of_sdpa(
 
 
 @pytest.mark.unit
-def test_attention_without_gradients_is_that_of_sdpa() -> None:
+def test_attention_in_evaluation_is_that_of_sdpa() -> None:
+    layer = Attention().eval()
     with torch.no_grad():
         assert torch.equal(
-            attention_on_cpu(Attention(), *inputs(), None)[0], sdpa_attention_forward(Attention(), *inputs(), None)[0]
+            attention_on_cpu(layer, *inputs(), None)[0], sdpa_attention_forward(layer, *inputs(), None)[0]
         )
 
 
@@ -124,6 +125,10 @@ def test_dropout_of_the_attention_is_applied_in_training() -> None:
     torch.manual_seed(0)
     first, second = (attention_on_cpu(layer, *inputs(), None, dropout=0.5)[0] for _ in range(2))
     assert not torch.equal(first, second)
+    torch.manual_seed(0)
+    with torch.no_grad():  # as the first pass of reentrant checkpointing
+        again, _ = attention_on_cpu(layer, *inputs(), None, dropout=0.5)
+    assert torch.equal(again, first)
 
 
 class Watch(TrainerCallback):

@@ -48,7 +48,7 @@ class Curves:
         return len(self.gaps)
 
     @property
-    def end_seconds(self) -> float:
+    def last_seconds(self) -> float:
         """When the last point is; 0 without points."""
         return float(self.times[-1]) if len(self.times) else 0.0
 

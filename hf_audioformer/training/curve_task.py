@@ -68,7 +68,7 @@ heard.labels, heard.track()  # (steps, numbers), one step per heard.hop_seconds,
         not known; told without the sound."""
         longest = math.inf if self.grid.max_seconds is None else self.grid.max_seconds
         curves = [self.truths[clip_id] for clip_id in ids]
-        ends = [min(of_clip.end_seconds, longest) for of_clip in curves]
+        ends = [min(of_clip.last_seconds, longest) for of_clip in curves]
         return [
             of_clip.at(self.grid.middles(math.ceil(end / self.grid.seconds)))
             for of_clip, end in zip(curves, ends, strict=True)

@@ -43,7 +43,7 @@ def test_a_table_gives_clips_numbers_along_time(tone_csv: Path, tmp_path: Path) 
     expected = [[200, -30], [np.nan, -20], [220, -100], [np.nan, np.nan]]
     np.testing.assert_array_equal(curves["3.wav"].values, expected)
     np.testing.assert_allclose(curves["3.wav"].gaps, [0.03, 0.015])  # one and a half steps between known points
-    assert (curves["4.wav"].end_seconds, curves["5.wav"].end_seconds) == (0.1, 0.0)
+    assert (curves["4.wav"].last_seconds, curves["5.wav"].last_seconds) == (0.1, 0.0)
     assert np.isnan(curves["5.wav"].at(np.arange(4.0))).all()
     targets = dict(zip(clips.ids, clips.targets().tolist(), strict=True))  # by which clips are divided
     assert targets["3.wav"] == [210, -50]

@@ -48,7 +48,7 @@ class Curves:
         return len(self.gaps)
 
     @property
-    def end_seconds(self) -> float:
+    def last_seconds(self) -> float:
         """When the last point is; 0 without points."""
         return float(self.times[-1]) if len(self.times) else 0.0
 
@@ -171,7 +171,10 @@ def _number(cell: Any, where: str) -> float:
     except (TypeError, ValueError):
         number = math.inf
     if math.isinf(number):
-        raise ValueError(f"{where}: {cell!r} is no finite number; leave the cell empty where it is not known")
+        raise ValueError(
+            f"{where}: {cell!r} is no finite number; leave the cell empty where it is not known, or name the columns "
+            "of numbers by data.target_columns"
+        )
     return number
 
 

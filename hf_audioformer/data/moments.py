@@ -25,6 +25,8 @@ __all__ = ["AlongTime", "MomentCollator", "MomentDataset", "MomentGrid", "Spans"
 
 COLUMNS = ("filename", "onset", "offset", "event_label")
 NO_LABEL = ("", "nan", "None")
+# How many times as long as a clip its times may be, and a second: labels are often rough, other units never so near.
+TIMES_TOO_LONG = 2
 
 
 def add_spans(table: datasets.Dataset, rows: Sequence[Mapping[str, Any]], file: str) -> datasets.Dataset:
@@ -102,6 +104,10 @@ class AlongTime(Protocol):
     def size(self) -> int:
         """How many classes or numbers there are."""
 
+    @property
+    def last_seconds(self) -> float:
+        """The last time that is told of; 0 without any."""
+
     def at(self, seconds: np.ndarray) -> np.ndarray:
         """What is true at these times, floats (times, size), NaN where it is not known."""
 
@@ -117,6 +123,11 @@ class Spans:
 
     spans: Sequence[Span]
     size: int
+
+    @property
+    def last_seconds(self) -> float:
+        """When the last span begins, as it may go on to whatever end; 0 without spans."""
+        return max((onset for _, onset, _ in self.spans), default=0.0)
 
     def at(self, seconds: np.ndarray) -> np.ndarray:
         """Which classes are heard at these times, zeros and ones, float32 (times, classes)."""
@@ -177,6 +188,17 @@ class MomentGrid:
         """Where the first moments of sound are, in seconds, float64 (moments,)."""
         return (np.arange(moments) + 0.5) * self.seconds
 
+    def check_times(self, truth: AlongTime, moments: int, name: str) -> None:
+        """Raises a ValueError if what is true of a clip of so many moments of sound goes on long after its end, as
+        where times are not in seconds."""
+        seconds = moments * self.seconds
+        is_cut = self.max_seconds is not None and seconds > self.max_seconds - self.seconds
+        if truth.last_seconds > TIMES_TOO_LONG * seconds + 1 and not is_cut:
+            raise ValueError(
+                f"{name!r} lasts {seconds:.2f} s, and what is told of it goes on until {truth.last_seconds:.6g}; give "
+                "times in seconds from its beginning"
+            )
+
     def targets(self, truth: AlongTime, length: int) -> np.ndarray:
         """What is true in the middle of each moment of an input of this length, float32 (moments, size); -100 for what
         is not known, and for boundaries."""
@@ -227,6 +249,8 @@ class MomentDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = dict(self.dataset[index])
         length = len(item["input_ids"] if "input_ids" in item else item["input_values"])
+        moments = self.grid.num_moments(length) - 2 * self.grid.boundaries
+        self.grid.check_times(self.truths[index], moments, self.names[index])
         item["labels"] = self.grid.targets(self.truths[index], length)
         return item
 

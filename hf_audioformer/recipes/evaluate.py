@@ -33,6 +33,7 @@ from ..training.arguments import parse_config
 from ..training.curve_task import CurveRegression
 from ..training.event_task import EventDetection
 from ..training.launch import check_launch
+from ..training.moment_task import MomentTask
 from ..training.tasks import CLASSIFICATION, Regression, Task
 from ..training.verification_task import Verification
 from ..verification import trials_of
@@ -183,10 +184,12 @@ def _along_time(clips: ClipTable, source: str, arguments: EvaluateArguments) -> 
     """Classes or numbers of every moment of the clips, whose labels are in the model's order."""
     model, extractor = load_classifier(source, choose_device(arguments.device), ("moments", "curves"))
     grid = MomentGrid.of(model.config, extractor)
-    task = CurveRegression(clips, grid) if clips.has_curves else EventDetection(clips, grid)
+    task: MomentTask = CurveRegression(clips, grid) if clips.has_curves else EventDetection(clips, grid)
     found = classify(clips, model, extractor, arguments, lambda outputs, batch: grid.of_sound(outputs.logits, batch))
     indices = sorted(found)
     ids = [clips.ids[index] for index in indices]
+    for index, name in zip(indices, ids, strict=True):
+        grid.check_times(task.truths[name], len(found[index]), name)
     return task, task.compared(ids, [found[index] for index in indices], clips.label_names)
 
 

@@ -10,6 +10,7 @@ from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..checkpoint_config import read_config
 from ..models.ast.loading_ast import ast_from_deit, ast_from_vit, load_ast, new_ast
 from ..models.ast.positions_ast import covering_length, patch_grid
+from .arguments import presets
 from .console import quiet_transformers
 
 __all__ = [
@@ -34,6 +35,8 @@ LOADERS: dict[str, Callable[..., ASTForAudioClassification]] = {
     "deit": ast_from_deit,
     "vit": ast_from_vit,
 }
+# The folder in which presets leave their models.
+PRESETS_LEAVE = "runs/"
 # What only a model with random weights can choose.
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size")
 
@@ -226,14 +229,23 @@ def _config_of(source: str) -> Any:
     try:
         config = read_config(source, "model.checkpoint")
     except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{error}\nWithout a network, start from random weights: --model.random_weights true"
-        ) from error
+        raise FileNotFoundError(f"{error}\n{_advice(source)}") from error
     if config.model_type not in LOADERS:
         raise ValueError(
             f'model.checkpoint is {source}, whose model_type is "{config.model_type}"; allowed are {", ".join(LOADERS)}'
         )
     return config
+
+
+def _advice(source: str) -> str:
+    """Where a checkpoint comes from that cannot be had, or what to take in its place."""
+    preset = source.removeprefix(PRESETS_LEAVE)
+    if source != preset and preset in presets():
+        return (
+            f"The preset {preset} leaves a model there; run it first: hf-audioformer finetune-ast {preset} (with "
+            "--resume true if it was stopped)"
+        )
+    return "Without a network, start from random weights: --model.random_weights true --model.checkpoint null"
 
 
 def _new_config(model: ASTModelArguments) -> ASTConfig:

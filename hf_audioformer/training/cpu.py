@@ -1,6 +1,7 @@
 """Training on a CPU: memory is kept from step to step, and attention in bfloat16 is as fast as the rest."""
 
 import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,8 +30,8 @@ def keep_freed_memory() -> Iterator[None]:
 
     Otherwise each large tensor of each step is new memory, which the kernel clears page by page.
     """
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "mallopt"):
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None  # Windows has no library of no name
+    if libc is None or not hasattr(libc, "mallopt"):
         yield
         return
     libc.mallopt(M_MMAP_MAX, 0)
@@ -66,21 +67,42 @@ def attention_on_cpu(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    is_causal: bool | None = None,
+    position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Scaled dot product attention, (batch, queries, heads, head_size), by plain products of matrices for training.
 
     Seen with PyTorch 2.14 and bfloat16: the backward pass of its fused attention takes six times as long as these.
+    What AST and AudioFormer do not need is left to PyTorch: biases, masks of numbers, keys shared by heads.
 
     Args:
         query, key, value: floating point (batch, heads, queries or keys, head_size).
         attention_mask: bool (batch, 1 or heads, queries, keys), True where a query sees a key.
+        is_causal: Whether queries see earlier keys alone where there is no mask; the module's own setting by default.
+        position_bias: As in Transformers, added to the scores.
     """
     kept_weights = query.shape[:-1].numel() * key.shape[-2]
-    is_causal = attention_mask is None and getattr(module, "is_causal", True)
-    if not torch.is_grad_enabled() or is_causal or kept_weights > MAX_KEPT_WEIGHTS:
+    if is_causal is None:
+        is_causal = getattr(module, "is_causal", True)
+    is_masked_alone = position_bias is None and (
+        not is_causal if attention_mask is None else attention_mask.dtype == torch.bool
+    )
+    has_own_keys = query.shape[1] == key.shape[1]
+    # Reentrant checkpointing trains without gradients first; dropout has to be drawn alike both times.
+    is_kept = (torch.is_grad_enabled() or module.training) and kept_weights <= MAX_KEPT_WEIGHTS
+    if not (is_masked_alone and has_own_keys and is_kept):
         return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=dropout,
+            scaling=scaling,
+            is_causal=is_causal,
+            position_bias=position_bias,
+            **kwargs,
         )
     scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     if attention_mask is not None:

@@ -55,19 +55,20 @@ heard.labels, heard.track()  # (steps, numbers), one step per heard.hop_seconds,
     def numbers(self, scored: ScoredClips) -> tuple[np.ndarray, np.ndarray]:
         return np.concatenate(scored.logits), np.concatenate(scored.labels)
 
-    def metrics_of_clips(self, scored: ScoredClips) -> Callable[[np.ndarray], dict[str, float]]:
-        def metrics_of(indices: np.ndarray) -> dict[str, float]:
-            logits, labels = [scored.logits[index] for index in indices], [scored.labels[index] for index in indices]
-            return self.metrics(ScoredClips(scored.ids, logits, labels, scored.names))
+    def intervals(self, scored: ScoredClips, *, resamples: int, seed: int = 0) -> dict[str, tuple[float, float]]:
+        """Of clips of which something is known, drawn anew: others are in no metric."""
+        known = [index for index, labels in enumerate(scored.labels) if not np.isnan(labels).all()]
+        return super().intervals(_some_clips(scored, known), resamples=resamples, seed=seed) if known else {}
 
-        return metrics_of
+    def metrics_of_clips(self, scored: ScoredClips) -> Callable[[np.ndarray], dict[str, float]]:
+        return lambda indices: self.metrics(_some_clips(scored, indices.tolist()))
 
     def known_moments(self, ids: Sequence[str]) -> list[np.ndarray]:
         """The numbers of all moments of each clip up to its last point, float64 (moments, numbers), NaN where they are
         not known; told without the sound."""
         longest = math.inf if self.grid.max_seconds is None else self.grid.max_seconds
         curves = [self.truths[clip_id] for clip_id in ids]
-        ends = [min(of_clip.end_seconds, longest) for of_clip in curves]
+        ends = [min(of_clip.last_seconds, longest) for of_clip in curves]
         return [
             of_clip.at(self.grid.middles(math.ceil(end / self.grid.seconds)))
             for of_clip, end in zip(curves, ends, strict=True)
@@ -114,6 +115,13 @@ heard.labels, heard.track()  # (steps, numbers), one step per heard.hop_seconds,
         _, targets = self.numbers(scored)
         counts = (~np.isnan(targets)).sum(axis=0)
         return [name for name, count in zip(scored.names, counts, strict=True) if count < 2]
+
+
+def _some_clips(scored: ScoredClips, indices: Sequence[int]) -> ScoredClips:
+    """The clips at some indices, which may be repeated."""
+    columns = (scored.ids, scored.logits, scored.labels)
+    ids, logits, labels = ([column[index] for index in indices] for column in columns)
+    return ScoredClips(ids, logits, labels, scored.names)
 
 
 def _check_known(values: np.ndarray, name: str, where: str) -> None:

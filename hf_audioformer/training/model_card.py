@@ -65,7 +65,8 @@ KNOWN_DATA = {
     "esc10_mix": f"mixtures of clips of {ESC10}",
     "fsdd": "the [Free Spoken Digit Dataset](https://github.com/Jakobovski/free-spoken-digit-dataset) (Z. Jackson and "
     "contributors), under CC BY-SA 4.0",
-    "synthetic": "the synthetic sounds of hf_audioformer (noise, tones and clicks made by a program, under no licence)",
+    "synthetic": "the synthetic sounds of hf_audioformer (noise, tones and clicks made by a program; no licence "
+    "restricts them)",
 }
 ESC10_CLIPS = (
     "ESC-10 as published holds ten kinds of sound, forty clips of each in five folds, chosen by hand (how many of "
@@ -76,8 +77,9 @@ KNOWN_LIMITS = {
     "esc10": f"{ESC10_CLIPS}.",
     "esc10_mix": f"{ESC10_CLIPS}; the mixtures are artificial.",
     "fsdd": "The set holds English digits by a handful of speakers.",
-    "synthetic": "It has heard no recording: its labels are of use to start another training from, and little else.",
+    "synthetic": "Its labels are of sounds made by a program: of use to start another training from, and little else.",
 }
+BUNDLED_HEARD_OF = ("commands", "esc10", "esc10_mix", "fsdd")
 BUNDLED_HEARD = """
 {what} had heard some clips of such sets before, without labels: folds 1, 2 and 4 of ESC-10, the
 speakers george, jackson, lucas and theo of FSDD, and the spoken commands. Tests on those are not on wholly new
@@ -440,7 +442,7 @@ def _origins(sources: Sequence[str], base_model: str | None, codec: str | None) 
 
 def _heard_before(source: str, *, is_bundled: bool, origins: str) -> str:
     """That what ships with the package has heard clips of the set already, where it is part of this model."""
-    if source not in KNOWN_DATA or not (is_bundled or BUNDLED_CODEC in origins):
+    if source not in BUNDLED_HEARD_OF or not (is_bundled or BUNDLED_CODEC in origins):
         return ""
     return BUNDLED_HEARD.format(what="Codec and starting weights" if is_bundled else "The small codec")
 

@@ -43,7 +43,7 @@ def test_a_table_gives_clips_numbers_along_time(tone_csv: Path, tmp_path: Path) 
     expected = [[200, -30], [np.nan, -20], [220, -100], [np.nan, np.nan]]
     np.testing.assert_array_equal(curves["3.wav"].values, expected)
     np.testing.assert_allclose(curves["3.wav"].gaps, [0.03, 0.015])  # one and a half steps between known points
-    assert (curves["4.wav"].end_seconds, curves["5.wav"].end_seconds) == (0.1, 0.0)
+    assert (curves["4.wav"].last_seconds, curves["5.wav"].last_seconds) == (0.1, 0.0)
     assert np.isnan(curves["5.wav"].at(np.arange(4.0))).all()
     targets = dict(zip(clips.ids, clips.targets().tolist(), strict=True))  # by which clips are divided
     assert targets["3.wav"] == [210, -50]
@@ -117,6 +117,11 @@ def test_moments_have_targets_in_their_middles_and_a_value_of_minus_100_is_none_
         ("filename,time,f0\n3.wav,-1,1\n", {}, "line 2: time is '-1'; expected seconds, at least 0"),
         ("filename,time,f0\n3.wav,late,1\n", {}, "line 2: time is 'late'; expected seconds"),
         ("filename,time,f0\n3.wav,0,high\n", {}, "line 2, column 'f0': 'high' is no finite number; leave the cell em"),
+        (
+            "filename,time,voice\n3.wav,0,anna\n",
+            {},
+            "'anna' is no finite number.* name the columns of numbers by data.t",
+        ),
         ("filename,time,f0\n3.wav,0,inf\n", {}, "line 2, column 'f0': 'inf' is no finite number"),
         ("filename,time,f0\n3.wav,0,1\n4.wav,1,\n", {}, "column 'f0': no clip has known numbers at two times, so that"),
         ("filename,time,f0\n3.wav,0,\n", {"curve_gap_seconds": 1.0}, "column 'f0': no number is known; give some, or"),

@@ -11,7 +11,9 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
 from hf_audioformer import AudioFormerConfig, AudioFormerSignalFeatureExtractor, read_clips
 from hf_audioformer.data.collators import CodeCollator
+from hf_audioformer.data.curves import Curves
 from hf_audioformer.data.moments import (
+    AlongTime,
     MomentCollator,
     MomentDataset,
     MomentGrid,
@@ -112,6 +114,24 @@ def test_targets_are_what_is_heard_in_the_middle_of_each_moment() -> None:
         middle = (moment + 0.5) * 0.04
         heard = [any(label == span[0] and span[1] <= middle < span[2] for span in spans) for label in range(3)]
         assert targets[1 + moment].tolist() == heard
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "truth", [Spans([(0, 400.0, 900.0)], 1), Curves(np.array([400.0]), np.ones((1, 1)), np.ones(1))]
+)
+def test_times_that_are_not_in_seconds_are_refused(truth: AlongTime) -> None:
+    class Clips:
+        names = ("a.wav",)
+
+        def __getitem__(self, index: int) -> dict[str, object]:
+            return {"input_ids": np.arange(12)}
+
+    with pytest.raises(ValueError, match=r"'a.wav' lasts 1.00 s, and what is told of it goes on until 400; give times"):
+        MomentDataset(Clips(), [truth], MomentGrid(0.1, boundaries=1))[0]
+    cut = MomentDataset(Clips(), [truth], MomentGrid(0.1, boundaries=1, max_seconds=1.0))
+    assert len(cut[0]["labels"]) == 12
+    MomentGrid(0.1).check_times(Spans([(0, 2.9, 1e9)], 1), 10, "a.wav")
 
 
 @pytest.mark.unit

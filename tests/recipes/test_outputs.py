@@ -278,7 +278,10 @@ def test_numbers_along_time_are_learnt_and_told_in_the_units_of_the_data(
     with pytest.raises(ValueError, match="events are stretches of classes, and this model gives numbers"):
         told.events()
 
+    in_milliseconds = tmp_path / "in_milliseconds.csv"
+    in_milliseconds.write_text("filename,time,pitch,level\n0.wav,100,1,-9\n0.wav,900,2,-8\n")
     for words, message in (
+        (["--data.curves", in_milliseconds], "'0.wav' lasts 1.00 s, and what is told of it goes on until 900; give ti"),
         ([], "gives numbers along time; name a table of the true ones by data.curves"),
         (["--data.events", "x.csv"], "gives numbers along time; leave it out"),
         ([*curves, "--data.target_columns", '["pitch"]'], "data.target_columns is ['pitch'], and model"),

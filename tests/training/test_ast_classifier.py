@@ -7,6 +7,8 @@ import pytest
 import torch
 from transformers import ASTFeatureExtractor, ViTConfig, ViTModel
 
+from hf_audioformer.recipes.finetune_ast import FinetuneASTArguments
+from hf_audioformer.training.arguments import parse_config
 from hf_audioformer.training.ast_classifier import (
     DEFAULT_CHECKPOINT,
     ASTModelArguments,
@@ -125,3 +127,10 @@ def test_a_checkpoint_that_cannot_be_had_says_what_to_do(tmp_path: Path, monkeyp
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(OSError, match=rf"{DEFAULT_CHECKPOINT}: there is no such folder (?s:.*)random_weights true"):
         load_front_end(ASTModelArguments(), FeatureArguments())
+    monkeypatch.chdir(tmp_path)
+    preset = parse_config(FinetuneASTArguments, ["ast_esc10"], description="")
+    with pytest.raises(OSError, match=r"runs/ast_synthetic: (?s:.*)run it first: hf-audioformer finetune-ast ast_s"):
+        load_front_end(preset.model, preset.features)
+    (tmp_path / "runs" / "ast_synthetic").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"has no config.json(?s:.*)--resume true if it was stopped"):
+        load_front_end(preset.model, preset.features)

@@ -2,6 +2,7 @@
 
 import resource
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,10 +54,11 @@ def test_attention_and_its_gradients_are_those_of_sdpa(
 
 
 @pytest.mark.unit
-def test_attention_without_gradients_is_that_of_sdpa() -> None:
+def test_attention_in_evaluation_is_that_of_sdpa() -> None:
+    layer = Attention().eval()
     with torch.no_grad():
         assert torch.equal(
-            attention_on_cpu(Attention(), *inputs(), None)[0], sdpa_attention_forward(Attention(), *inputs(), None)[0]
+            attention_on_cpu(layer, *inputs(), None)[0], sdpa_attention_forward(layer, *inputs(), None)[0]
         )
 
 
@@ -69,6 +71,41 @@ def test_without_a_mask_a_causal_layer_stays_causal() -> None:
     changed[:, :, -1] += 1
     outputs = [attention_on_cpu(layer, query, key, values, None)[0][:, :-1] for values in (value, changed)]
     assert torch.equal(*outputs)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"position_bias": torch.linspace(-3, 3, 7).expand(1, 1, 7, 7)},
+        {"attention_mask": torch.linspace(-3, 3, 7).expand(2, 1, 7, 7)},
+        {"is_causal": True},
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_what_other_models_ask_of_sdpa_is_not_lost(settings: dict[str, Any]) -> None:
+    settings = {"attention_mask": None} | settings
+    found, expected, without = (
+        function(Attention(), *inputs(), **chosen)[0]
+        for function, chosen in (
+            (attention_on_cpu, settings),
+            (sdpa_attention_forward, settings),
+            (attention_on_cpu, {"attention_mask": None}),
+        )
+    )
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, without)
+
+
+@pytest.mark.unit
+def test_keys_that_heads_share_are_left_to_sdpa() -> None:
+    layer = Attention()
+    layer.num_key_value_groups = 2
+    query, key, value = inputs()
+    shared = query.repeat_interleave(2, 1)[:, :4], key[:, :2], value[:, :2]
+    torch.testing.assert_close(
+        attention_on_cpu(layer, *shared, None)[0], sdpa_attention_forward(layer, *shared, None)[0]
+    )
 
 
 @pytest.mark.unit
@@ -88,6 +125,10 @@ def test_dropout_of_the_attention_is_applied_in_training() -> None:
     torch.manual_seed(0)
     first, second = (attention_on_cpu(layer, *inputs(), None, dropout=0.5)[0] for _ in range(2))
     assert not torch.equal(first, second)
+    torch.manual_seed(0)
+    with torch.no_grad():  # as the first pass of reentrant checkpointing
+        again, _ = attention_on_cpu(layer, *inputs(), None, dropout=0.5)
+    assert torch.equal(again, first)
 
 
 class Watch(TrainerCallback):
@@ -132,4 +173,16 @@ def test_freed_memory_is_kept_for_the_next_block_and_given_back_at_the_end() -> 
     with keep_freed_memory():
         within = pages_of_a_second_block()
     assert within < 100 < outside
+    assert pages_of_a_second_block() > 100
+
+
+@pytest.mark.unit
+def test_where_there_is_no_glibc_nothing_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str | None) -> None:
+        raise TypeError("LoadLibrary() argument 1 must be str, not None")  # as on Windows
+
+    monkeypatch.setattr(cpu.ctypes, "CDLL", refuse)
+    monkeypatch.setattr(cpu.sys, "platform", "win32")
+    with keep_freed_memory():
+        pass
     assert pages_of_a_second_block() > 100

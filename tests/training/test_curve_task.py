@@ -79,6 +79,15 @@ def test_intervals_are_of_clips() -> None:
     assert metrics_of(np.array([1, 1, 2]))["mae"] == pytest.approx(2 / 3)
 
 
+def test_intervals_are_not_of_clips_of_which_nothing_is_known() -> None:
+    task = task_of(CURVES, MomentGrid(0.5))
+    known = scored(task)
+    nothing = np.zeros((0, 1), dtype=np.float32)  # what a Trainer leaves of such a clip
+    clips = ScoredClips(known.ids, [*known.logits[:2], nothing], [*known.labels[:2], nothing], known.names)
+    first = ScoredClips(clips.ids[:2], clips.logits[:2], clips.labels[:2], clips.names)
+    assert task.intervals(clips, resamples=50)["mae"] == task.intervals(first, resamples=50)["mae"]
+
+
 def test_predictions_have_a_row_per_moment() -> None:
     task = task_of(CURVES, MomentGrid(0.5))
     rows = list(task.predictions(scored(task)))
@@ -94,6 +103,7 @@ def test_clips_without_a_known_moment_have_no_metrics() -> None:
     assert all(math.isnan(value) for value in task.metrics(clips).values())
     assert math.isnan(task.chance(clips.labels, clips))
     assert task.left_out(clips) == ["f0"]
+    assert task.intervals(clips, resamples=2) == {}
 
 
 @pytest.mark.fault

@@ -105,6 +105,15 @@ def test_the_text_holds_the_numbers_and_the_history(tmp_path: Path) -> None:
 
 
 @pytest.mark.unit
+def test_the_bundled_network_is_not_said_to_have_heard_synthetic_sounds(tmp_path: Path) -> None:
+    text = card(tmp_path, source="synthetic").text
+    assert "the small checkpoint of the package" in text
+    assert "had heard" not in text
+    assert "heard no recording" not in text
+    assert "Its labels are of sounds made by a program" in text
+
+
+@pytest.mark.unit
 def test_every_metric_has_its_interval_and_every_class_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = card(tmp_path).text
     intervals = confidence_intervals(LOGITS, LABELS, resamples=200)

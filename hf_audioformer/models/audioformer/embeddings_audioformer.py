@@ -63,11 +63,11 @@ class AudioFormerEmbeddings(nn.Module):
         """The moment of each position, that of a clip's first one being `first`: int64 (1 or batch, positions)."""
         if attention_mask is None or attention_mask.dim() != 2:
             places = torch.arange(states.shape[1], device=states.device).unsqueeze(0)
+            width = first + states.shape[1] // self.positions_per_frame
         else:  # a mask goes back to the clip's beginning, also where that is in a cache
             places = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, -states.shape[1] :]
-            first = 0
+            first, width = 0, attention_mask.shape[1] // self.positions_per_frame
         moments, longest = first + places // self.positions_per_frame, self.config.max_source_positions
-        width = first + states.shape[1] // self.positions_per_frame
         if self.config.position_embedding_type == "learned" and width > longest:
             found = int(moments.max()) + 1  # padding counts for none
             if found > longest:

@@ -242,6 +242,10 @@ def test_learned_positions_are_resized() -> None:
     model = causal(**GENERATORS["c3_learned"], max_source_positions=7)
     with pytest.raises(ValueError, match=r"learned positions of 7 .* call model.resize_position_embeddings"):
         model.generate_codes(LENGTHS)
+    columns = torch.zeros(1, 7, 3, dtype=torch.long)
+    cache = model(columns, use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="a clip has 8 moments, and this model learned positions of 7"):
+        model(columns[:, :1], torch.ones(1, 8), past_key_values=cache)
     model.resize_position_embeddings(10)
     assert model.generate_codes(LENGTHS).shape == (2, 7, 3)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from transformers import ASTConfig, ASTForAudioClassification
@@ -36,7 +37,7 @@ LOADERS: dict[str, Callable[..., ASTForAudioClassification]] = {
     "vit": ast_from_vit,
 }
 # The folder in which presets leave their models.
-PRESETS_LEAVE = "runs/"
+PRESETS_LEAVE = Path("runs")
 # What only a model with random weights can choose.
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size")
 
@@ -239,8 +240,9 @@ def _config_of(source: str) -> Any:
 
 def _advice(source: str) -> str:
     """Where a checkpoint comes from that cannot be had, or what to take in its place."""
-    preset = source.removeprefix(PRESETS_LEAVE)
-    if source != preset and preset in presets():
+    folder = Path(source)
+    preset = folder.name
+    if folder.parent == PRESETS_LEAVE and preset in presets():
         return (
             f"The preset {preset} leaves a model there; run it first: hf-audioformer finetune-ast {preset} (with "
             "--resume true if it was stopped)"

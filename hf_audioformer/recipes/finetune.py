@@ -260,7 +260,9 @@ class _Finetuning(SplitTraining[FinetuneArguments]):
             callbacks=callbacks(settings),
         )
         if settings.model.probe_first and isinstance(model, AudioFormerForAudioClassification):
-            start_from_probe(model, parts["train"].own_labels_only(), inputs.eval_collator)
+            own = parts["train"].own_labels_only()
+            with trainer.quick_on_cpu():
+                start_from_probe(model, own, inputs.eval_collator, autocast=trainer.accelerator.autocast)
         return trainer, self.train_to_the_end(trainer, parts, folder, before)
 
 

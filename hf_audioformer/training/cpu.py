@@ -71,7 +71,7 @@ def attention_on_cpu(
     position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Scaled dot product attention, (batch, queries, heads, head_size), by plain products of matrices for training.
+    """Scaled dot product attention, (batch, queries, heads, head_size), by plain products of matrices.
 
     Seen with PyTorch 2.14 and bfloat16: with its fused attention a training step of 10 s takes 1.7 times as long
     (`python -m benchmarks.ast_speed`).
@@ -90,9 +90,7 @@ def attention_on_cpu(
         not is_causal if attention_mask is None else attention_mask.dtype == torch.bool
     )
     has_own_keys = query.shape[1] == key.shape[1]
-    # Reentrant checkpointing trains without gradients first; dropout has to be drawn alike both times.
-    is_kept = (torch.is_grad_enabled() or module.training) and kept_weights <= MAX_KEPT_WEIGHTS
-    if not (is_masked_alone and has_own_keys and is_kept):
+    if not (is_masked_alone and has_own_keys and kept_weights <= MAX_KEPT_WEIGHTS):
         return sdpa_attention_forward(
             module,
             query,
@@ -105,9 +103,14 @@ def attention_on_cpu(
             position_bias=position_bias,
             **kwargs,
         )
-    scores = query @ key.transpose(-1, -2) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if attention_mask is not None:
-        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    scores = query @ key.transpose(-1, -2)
+    if attention_mask is None:
+        scores = scores * scaling
+    else:  # scaled and masked in one pass, with nothing to undo on the way back
+        unseen = torch.zeros_like(attention_mask, dtype=scores.dtype)
+        unseen.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
+        scores = torch.add(unseen, scores, alpha=scaling)
     with torch.autocast("cpu", enabled=False):  # else the weights would be kept in float32
         weights = nn.functional.dropout(scores.softmax(-1), dropout, module.training)
     return (weights @ value).transpose(1, 2).contiguous(), None

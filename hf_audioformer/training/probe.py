@@ -1,6 +1,7 @@
 """Starting a classifier from a linear probe: logistic regression on the vectors that an untrained encoder gives."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ def start_from_probe(
     model: AudioFormerForAudioClassification,
     dataset: Dataset,
     collator: Callable[[Sequence[Any]], dict[str, torch.Tensor]],
+    autocast: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:
     """Sets the model's classifier to logistic regression on its pooled vectors of labelled clips.
 
@@ -34,13 +36,14 @@ def start_from_probe(
 
     Args:
         dataset: Items as the collator takes them, with class indices or multi-hot rows as labels.
+        autocast: The precision of the encoder's passes, such as an Accelerator's `autocast`.
 
     Raises:
         ValueError: The model is one for regression.
     """
     if model.config.problem_type == "regression":
         raise ValueError("model.probe_first starts classifiers, and problem_type is regression; leave it out")
-    found = [_fit(model, dataset, collator) if PartialState().is_main_process else None]
+    found = [_fit(model, dataset, collator, autocast) if PartialState().is_main_process else None]
     mean, spread, weight, bias = broadcast_object_list(found)[0]
     with torch.no_grad():
         if model.config.pooling == "statistics":
@@ -57,9 +60,10 @@ def _fit(
     model: AudioFormerForAudioClassification,
     dataset: Dataset,
     collator: Callable[[Sequence[Any]], dict[str, torch.Tensor]],
+    autocast: Callable[[], AbstractContextManager[None]],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Mean and spread of the vectors (size,), and weights (num_labels, size) and biases of the standardized ones."""
-    vectors, labels = _pooled(model, dataset, collator)
+    vectors, labels = _pooled(model, dataset, collator, autocast)
     if model.config.problem_type == "single_label_classification" and labels.ndim == 2:
         labels = labels.argmax(axis=1)
     mean, spread = vectors.mean(axis=0), vectors.std(axis=0) + 1e-6
@@ -78,6 +82,7 @@ def _pooled(
     model: AudioFormerForAudioClassification,
     dataset: Dataset,
     collator: Callable[[Sequence[Any]], dict[str, torch.Tensor]],
+    autocast: Callable[[], AbstractContextManager[None]],
 ) -> tuple[np.ndarray, np.ndarray]:
     """The vectors that the classifier reads, float64 (clips, size), and the labels."""
     was_training = model.training
@@ -85,7 +90,9 @@ def _pooled(
     vectors, labels = [], []
     for batch in DataLoader(dataset, batch_size=BATCH_SIZE, collate_fn=collator):
         labels.append(batch.pop("labels").numpy())
-        outputs = model.audioformer(**{name: tensor.to(model.device) for name, tensor in batch.items()})
-        vectors.append(model.pooling(*model.audioformer.moments(outputs)).double().cpu().numpy())
+        with autocast():
+            outputs = model.audioformer(**{name: tensor.to(model.device) for name, tensor in batch.items()})
+            pooled = model.pooling(*model.audioformer.moments(outputs))
+        vectors.append(pooled.double().cpu().numpy())
     model.train(was_training)
     return np.concatenate(vectors), np.concatenate(labels)

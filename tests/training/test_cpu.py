@@ -57,9 +57,8 @@ def test_attention_and_its_gradients_are_those_of_sdpa(
 def test_attention_in_evaluation_is_that_of_sdpa() -> None:
     layer = Attention().eval()
     with torch.no_grad():
-        assert torch.equal(
-            attention_on_cpu(layer, *inputs(), None)[0], sdpa_attention_forward(layer, *inputs(), None)[0]
-        )
+        found, expected = (attend(layer, *inputs(), None)[0] for attend in (attention_on_cpu, sdpa_attention_forward))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.unit
@@ -159,21 +158,26 @@ def test_layers_of_local_attention_keep_their_own() -> None:
         assert model.config._attn_implementation == "sdpa"
 
 
-def pages_of_a_second_block() -> int:
-    """Pages that the kernel hands out anew for a block of memory where one as large was just freed."""
-    torch.ones(BLOCK_BYTES, dtype=torch.uint8)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(BLOCK_BYTES, dtype=torch.uint8)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+def new_pages_of_a_block() -> int:
+    """Pages that the kernel hands out anew for a block of memory where ones as large were just freed.
+
+    The fewest of several blocks: where something small has taken the start of a freed block, the next needs new memory.
+    """
+    new = []
+    for _ in range(8):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(BLOCK_BYTES, dtype=torch.uint8)
+        new.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    return min(new)
 
 
 @pytest.mark.unit
 def test_freed_memory_is_kept_for_the_next_block_and_given_back_at_the_end() -> None:
-    outside = pages_of_a_second_block()
+    outside = new_pages_of_a_block()
     with keep_freed_memory():
-        within = pages_of_a_second_block()
+        within = new_pages_of_a_block()
     assert within < 100 < outside
-    assert pages_of_a_second_block() > 100
+    assert new_pages_of_a_block() > 100
 
 
 @pytest.mark.unit
@@ -185,4 +189,4 @@ def test_where_there_is_no_glibc_nothing_is_changed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(cpu.sys, "platform", "win32")
     with keep_freed_memory():
         pass
-    assert pages_of_a_second_block() > 100
+    assert new_pages_of_a_block() > 100

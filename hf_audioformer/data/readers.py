@@ -50,8 +50,8 @@ def read_clips(
     """Read labelled clips; no audio is decoded yet.
 
     `source` is one of
-    * a known set: "commands" and "synthetic" (parts of the package), "esc10", "fsdd", "esc10_mix" (in the folder
-      `HF_AUDIOFORMER_DATA`); write "./esc10" for a folder of that name;
+    * a known set: "commands", "synthetic" and "spoken_digits" (parts of the package), "esc10", "fsdd", "esc10_mix" (in
+      the folder `HF_AUDIOFORMER_DATA`); write "./esc10" for a folder of that name;
     * a folder with ESC-50 or FSD50K as they are published (the columns `fold`, or `split` of train, val and test);
     * a folder with `metadata.csv`, or with one subfolder per class, either directly or under `train`, `test`, ...,
       which then becomes the column `split`;

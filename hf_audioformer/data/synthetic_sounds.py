@@ -14,7 +14,7 @@ import numpy as np
 
 from ..audio import Audio
 
-__all__ = ["SECONDS", "SyntheticSound", "draw_sound"]
+__all__ = ["SECONDS", "SyntheticSound", "draw_sound", "filtered"]
 
 SAMPLING_RATE = 16_000
 SECONDS = 5.0
@@ -304,8 +304,13 @@ def _part_of(value: float, low: float, high: float, parts: int) -> int:
 
 def _filtered_noise(random: np.random.Generator, gain_of_hz: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """White noise with a gain for each frequency."""
-    spectrum = np.fft.rfft(random.standard_normal(NUM_SAMPLES))
-    return np.fft.irfft(spectrum * gain_of_hz(np.fft.rfftfreq(NUM_SAMPLES, 1 / SAMPLING_RATE) + 1), NUM_SAMPLES)
+    return filtered(random.standard_normal(NUM_SAMPLES), SAMPLING_RATE, gain_of_hz)
+
+
+def filtered(samples: np.ndarray, sampling_rate: int, gain_of_hz: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Samples with a gain for each frequency, which is told in Hz and never 0."""
+    hz = np.fft.rfftfreq(len(samples), 1 / sampling_rate) + 1
+    return np.fft.irfft(np.fft.rfft(samples) * gain_of_hz(hz), len(samples))
 
 
 def _at_level(samples: np.ndarray, level_db: float) -> np.ndarray:

@@ -123,10 +123,10 @@ def run(arguments: FinetuneASTArguments) -> list[SplitResult]:
         ValueError: Data, settings or the launch do not fit; the message says what to change.
     """
     arguments, use_cpu = begin(arguments, TRAINING_DEFAULTS)
-    extractor = load_front_end(arguments.model, arguments.features)
     clips = read(arguments.data)
     splits = make_splits(clips, arguments.split)
     check_splits(arguments, splits)
+    extractor = load_front_end(arguments.model, arguments.features)
     used = sorted({index for split in splits for part in PARTS for index in getattr(split, part)})
     waveforms = WaveformCache(clips, used, extractor.sampling_rate, skip_bad=arguments.data.skip_bad)
     trained = {index for split in splits for index in split.train if index in waveforms}

@@ -65,6 +65,8 @@ KNOWN_DATA = {
     "esc10_mix": f"mixtures of clips of {ESC10}",
     "fsdd": "the [Free Spoken Digit Dataset](https://github.com/Jakobovski/free-spoken-digit-dataset) (Z. Jackson and "
     "contributors), under CC BY-SA 4.0",
+    "spoken_digits": "digits spoken by the synthesiser espeak-ng, made by hf_audioformer (none is a recording; no "
+    "licence restricts them)",
     "synthetic": "the synthetic sounds of hf_audioformer (noise, tones and clicks made by a program; no licence "
     "restricts them)",
 }
@@ -72,11 +74,13 @@ ESC10_CLIPS = (
     "ESC-10 as published holds ten kinds of sound, forty clips of each in five folds, chosen by hand (how many of "
     "them were here stands above)"
 )
+SYNTHETIC_VOICES = "All voices it has heard are those of one speech synthesiser; no human being is among them."
 KNOWN_LIMITS = {
-    "commands": "All voices it has heard are those of one speech synthesiser; no human being is among them.",
+    "commands": SYNTHETIC_VOICES,
     "esc10": f"{ESC10_CLIPS}.",
     "esc10_mix": f"{ESC10_CLIPS}; the mixtures are artificial.",
     "fsdd": "The set holds English digits by a handful of speakers.",
+    "spoken_digits": SYNTHETIC_VOICES,
     "synthetic": "Its labels are of sounds made by a program: of use to start another training from, and little else.",
 }
 BUNDLED_HEARD_OF = ("commands", "esc10", "esc10_mix", "fsdd")

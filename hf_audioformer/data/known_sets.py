@@ -15,7 +15,7 @@ import numpy as np
 
 from ..audio import Audio
 from .clip_table import decode_audio_column
-from .spoken_digits import DIGITS, spoken_digits
+from .spoken_digits import DIGITS, EDITION, spoken_digits
 from .synthetic_sounds import draw_sound
 
 if TYPE_CHECKING:
@@ -71,7 +71,12 @@ def read_spoken_digits() -> tuple[datasets.Dataset, LoadRow]:
             "voice": datasets.Value("string"),
         }
     )
-    made = datasets.Dataset.from_generator(spoken_digits, features=features, gen_kwargs={"count": NUM_SPOKEN_DIGITS})
+    made = datasets.Dataset.from_generator(
+        spoken_digits,
+        features=features,
+        cache_dir=str(Path(datasets.config.HF_DATASETS_CACHE) / f"spoken_digits_{EDITION}"),
+        gen_kwargs={"count": NUM_SPOKEN_DIGITS},
+    )
     return made, decode_audio_column
 
 

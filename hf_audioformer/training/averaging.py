@@ -16,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 __all__ = ["AveragingArguments", "AveragingResult", "WeightAverage", "choose_weights"]
 
 FILE = "averaged_weights.safetensors"
+START_FILE = "start_weights.safetensors"
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,13 @@ class AveragingArguments:
     )
     from_epoch: int = field(default=1, metadata={"help": "the first epoch that counts, from 1"})
     decay: float = field(default=0.999, metadata={"help": "ema: how much of the average stays in each step, in [0, 1)"})
+    start_share: float = field(
+        default=0.0,
+        metadata={
+            "help": "how much of the weights that training started from is in the average in the end, in [0, 1): what "
+            "they knew of other voices or rooms is kept the better"
+        },
+    )
     keep: Literal["better", "always"] = field(
         default="better",
         metadata={
@@ -47,6 +55,10 @@ class AveragingArguments:
             raise ValueError(f"averaging.from_epoch is {self.from_epoch}; it must be at least 1")
         if not 0 <= self.decay < 1:
             raise ValueError(f"averaging.decay is {self.decay}; it must lie in [0, 1)")
+        if not 0 <= self.start_share < 1:
+            raise ValueError(f"averaging.start_share is {self.start_share}; it must lie in [0, 1)")
+        if self.start_share and self.kind == "none":
+            raise ValueError(f"averaging.start_share is {self.start_share}, and averaging.kind none; choose one")
 
 
 class WeightAverage(TrainerCallback):
@@ -57,12 +69,21 @@ class WeightAverage(TrainerCallback):
     * `"epochs"`: their mean, with one at the end of each whole epoch;
     * `"ema"`: `sum_i decay^(n-i) w_i / sum_i decay^(n-i)`, with one after each step. So the weights that training
       started from have no part in it, however short it was.
+
+    `mix_in_start` gives those a part in the end (Wortsman et al., "Robust fine-tuning of zero-shot models",
+    arXiv 2109.01903).
+
+    Args:
+        model: As it is before training.
     """
 
-    def __init__(self, arguments: AveragingArguments):
+    def __init__(self, arguments: AveragingArguments, model: nn.Module):
         self.arguments = arguments
         self.count = 0
         self._mean: dict[str, Tensor] = {}
+        self._start: dict[str, Tensor] = {}
+        if arguments.start_share:
+            self._start = {name: weight.detach().float().clone() for name, weight in _learning(model)}
 
     def on_step_end(
         self,
@@ -89,6 +110,11 @@ class WeightAverage(TrainerCallback):
             else:
                 self._mean[name] = weight.float().clone()
 
+    def mix_in_start(self) -> None:
+        """Takes the weights of the start into the average, as much as the settings say."""
+        for name, weight in self._start.items():
+            self._mean[name].lerp_(weight.to(self._mean[name].device), self.arguments.start_share)
+
     @torch.no_grad()
     def exchange(self, model: nn.Module) -> None:
         """Puts the average into the model and keeps the model's weights instead; a second time undoes it."""
@@ -98,14 +124,16 @@ class WeightAverage(TrainerCallback):
             self._mean[name] = before
 
     def save(self, checkpoint: str) -> None:
-        """Adds the average to a checkpoint."""
+        """Adds the average to a checkpoint, and the weights of the start if they are to have a part in it."""
         save_file(self._mean, Path(checkpoint, FILE), metadata={"count": str(self.count)})
+        if self._start:
+            save_file(self._start, Path(checkpoint, START_FILE))
 
     def load(self, checkpoint: str, model: nn.Module) -> None:
         """Goes on with the average of a checkpoint of the same model.
 
         Raises:
-            ValueError: The checkpoint holds none, or that of other weights.
+            ValueError: The checkpoint holds none, or that of other weights, or lacks those of the start.
         """
         path = Path(checkpoint, FILE)
         if not path.is_file():
@@ -117,6 +145,11 @@ class WeightAverage(TrainerCallback):
         if stored and stored.keys() != weights.keys():
             raise ValueError(f"{path} holds other weights than the model learns: {sorted(stored.keys() ^ weights)[:5]}")
         self._mean = {name: mean.to(weights[name].device) for name, mean in stored.items()}
+        if self.arguments.start_share:
+            start = Path(checkpoint, START_FILE)
+            if not start.is_file():
+                raise ValueError(f"{checkpoint} has no {START_FILE}: it was trained with averaging.start_share 0")
+            self._start = load_file(start)
 
 
 @dataclass(frozen=True)
@@ -147,6 +180,7 @@ def choose_weights(
         logger.warning("training ended before averaging.from_epoch %d was over", average.arguments.from_epoch)
         return AveragingResult(metric, None, None, kept=False)
     plain = None if score is None else score()
+    average.mix_in_start()
     average.exchange(model)
     averaged = None if score is None else score()
     kept = True

@@ -209,7 +209,7 @@ class AudioTrainer(Trainer):
                 f"averaging.from_epoch is {averaging.from_epoch}, and training.num_train_epochs "
                 f"{self.args.num_train_epochs:g}: no weights would be averaged"
             )
-        return WeightAverage(averaging)
+        return WeightAverage(averaging, self.model)
 
     def _refuse_sharing(self, setting: str) -> None:
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:

@@ -63,11 +63,24 @@ def test_the_average_is_the_slow_mean(tmp_path: Path, settings: dict[str, Any], 
     assert (trainer.averaging_result.kept, trainer.averaging_result.averaged) == (True, None)
 
 
+@pytest.mark.reference
+def test_the_weights_of_the_start_get_their_share(tmp_path: Path) -> None:
+    start = weights_of(make_model())
+    settings = {"kind": "ema", "decay": 0.9}
+    without = weights_of(train(tmp_path / "without", AveragingArguments(**settings)).model)
+    mixed = weights_of(train(tmp_path / "with", AveragingArguments(**settings, start_share=0.25)).model)
+    for name, weight in mixed.items():
+        torch.testing.assert_close(weight, 0.75 * without[name] + 0.25 * start[name])
+        assert not torch.equal(weight, without[name])
+
+
 @pytest.mark.invariant
-@pytest.mark.parametrize("kind", ["epochs", "ema"])
+@pytest.mark.parametrize(("kind", "start_share"), [("epochs", 0.0), ("ema", 0.0), ("ema", 0.25)])
 @pytest.mark.parametrize("step", [5, 6], ids=["within an epoch", "at its end"])
-def test_a_resumed_average_equals_an_unbroken_one_bit_for_bit(tmp_path: Path, kind: Any, step: int) -> None:
-    averaging = AveragingArguments(kind=kind, decay=0.9)
+def test_a_resumed_average_equals_an_unbroken_one_bit_for_bit(
+    tmp_path: Path, kind: Any, start_share: float, step: int
+) -> None:
+    averaging = AveragingArguments(kind=kind, decay=0.9, start_share=start_share)
     unbroken = train(tmp_path, averaging)
     plain = train(tmp_path, AveragingArguments())
     assert not torch.equal(unbroken.model.classifier.dense.weight, plain.model.classifier.dense.weight)
@@ -179,6 +192,17 @@ def test_settings_that_average_nothing_are_refused(tmp_path: Path) -> None:
         AveragingArguments(from_epoch=0)
     with pytest.raises(ValueError, match=r"averaging.decay is 1.0; it must lie in \[0, 1\)"):
         AveragingArguments(decay=1.0)
+    with pytest.raises(ValueError, match=r"averaging.start_share is 1.0; it must lie in \[0, 1\)"):
+        AveragingArguments(kind="ema", start_share=1.0)
+    with pytest.raises(ValueError, match=r"averaging.start_share is 0.2, and averaging.kind none; choose one"):
+        AveragingArguments(start_share=0.2)
+
+
+@pytest.mark.fault
+def test_a_checkpoint_without_the_weights_of_the_start_is_refused(tmp_path: Path) -> None:
+    train(tmp_path, AveragingArguments(kind="ema"))
+    with pytest.raises(ValueError, match=r"checkpoint-4 has no start_weights.safetensors: it was trained with"):
+        train(tmp_path, AveragingArguments(kind="ema", start_share=0.2), resume=4)
 
 
 @pytest.mark.fault

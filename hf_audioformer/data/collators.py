@@ -73,7 +73,8 @@ class GenerationCollator:
     """Pads what is heard and, with -100, the codes to generate, which may have another length.
 
     Takes clips `{"input_ids": (tokens[, codebooks]), "labels": (frames[, codebooks])}`; returns `input_ids` and
-    `attention_mask` as `CodeCollator`, and `labels` int64 (batch, frames[, codebooks]).
+    `attention_mask` as `CodeCollator`, and `labels` int64 (batch, frames[, codebooks]). From clips without `input_ids`
+    `labels` alone, which is what a model without an encoder learns from.
 
     Raises:
         ValueError: As `CodeCollator`.
@@ -82,8 +83,10 @@ class GenerationCollator:
     pad_token_id: int
 
     def __call__(self, clips: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        batch = CodeCollator(self.pad_token_id)([{"input_ids": clip["input_ids"]} for clip in clips])
-        return batch | {"labels": _pad([clip["labels"] for clip in clips], IGNORED_LABEL)}
+        labels = {"labels": _pad([clip["labels"] for clip in clips], IGNORED_LABEL)}
+        if "input_ids" not in clips[0]:
+            return labels
+        return CodeCollator(self.pad_token_id)([{"input_ids": clip["input_ids"]} for clip in clips]) | labels
 
 
 @dataclass(frozen=True)

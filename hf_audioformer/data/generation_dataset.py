@@ -49,18 +49,19 @@ class GenerationDataset(EpochDataset):
 
     An item is `{"input_ids": (tokens,) or (tokens, num_codebooks), "labels": (frames,) or (frames, num_codebooks),
     "clip_index": int}`, all int64: the tokens that are heard, with BOA and EOA where the extractor adds them, and the
-    codes to generate.
+    codes to generate. A model without an encoder hears nothing: its items have no `input_ids`.
 
     Args:
         versions: For each clip its codes, the clean ones first, then those in noise.
         tasks: One of them is drawn for each item.
-        tokens: Makes `input_ids` of codes (frames, num_codebooks), as `AudioFormerFeatureExtractor.tokens`.
+        tokens: Makes `input_ids` of codes (frames, num_codebooks), as `AudioFormerFeatureExtractor.tokens`; None for a
+            model without an encoder.
         crop_frames: Longer clips are cut to a random stretch of so many frames.
     """
 
     versions: Sequence[Sequence[CodeVersion]]
     tasks: Sequence[Task]
-    tokens: Callable[[np.ndarray], np.ndarray]
+    tokens: Callable[[np.ndarray], np.ndarray] | None
     codebook_size: int
     crop_frames: int | None = None
     seed: int = 0
@@ -85,9 +86,12 @@ class GenerationDataset(EpochDataset):
         if self.crop_frames is not None and len(clean) > self.crop_frames:
             start = int(random.integers(len(clean) - self.crop_frames + 1))
             clean, codes = (of[start : start + self.crop_frames] for of in (clean, codes))
-        codes = hide(codes, draw_hidden(task, len(codes), random), self.codebook_size)
         labels = clean[:, 0] if clean.shape[1] == 1 else clean
-        return {"input_ids": self.tokens(codes), "labels": labels.astype(np.int64), "clip_index": index}
+        item = {"labels": labels.astype(np.int64), "clip_index": index}
+        if self.tokens is None:
+            return item
+        codes = hide(codes, draw_hidden(task, len(codes), random), self.codebook_size)
+        return item | {"input_ids": self.tokens(codes)}
 
 
 def _codes(version: CodeVersion, codebook_size: int) -> np.ndarray:

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchFeature
 
-from .. import AudioFormerFeatureExtractor, AudioFormerForConditionalGeneration
+from .. import AudioFormerFeatureExtractor
 from ..data.generation_dataset import hide
 from ..models.audioformer.codec_audioformer import AudioCodec
+from ..models.audioformer.generation_audioformer import AudioFormerGenerativeModel
 from ..models.audioformer.waveform_audioformer import level_gain
 from .listening import encode_clip
 
@@ -40,13 +41,15 @@ class Generated:
 
 
 def generate_clips(
-    model: AudioFormerForConditionalGeneration,
+    model: AudioFormerGenerativeModel,
     extractor: AudioFormerFeatureExtractor,
     waveforms: Sequence[Tensor],
     hidden: Sequence[slice],
     **settings: Any,
 ) -> list[Generated]:
     """Has a model generate clips from those that it hears.
+
+    A model without an encoder hears nothing, and goes on from the codes that are not hidden.
 
     Args:
         waveforms: float32 (samples,) each, at the extractor's rate.
@@ -66,7 +69,7 @@ def generate_clips(
     found = model.generate_codes(
         lengths,
         pad_sequence(known, batch_first=True, padding_value=UNKNOWN),
-        **_heard(extractor, clips, hidden).to(model.device),
+        **(_heard(extractor, clips, hidden).to(model.device) if model.config.is_encoder_decoder else {}),
         **settings,
     ).cpu()
     generated = []

@@ -16,13 +16,14 @@ from typing import Any
 
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-from .. import AudioFormerFeatureExtractor, AudioFormerForConditionalGeneration, load_audio
+from .. import AudioFormerFeatureExtractor, AudioFormerForCausalLM, AudioFormerForConditionalGeneration, load_audio
 from ..checkpoint_config import read_config
 from ..data.generation_dataset import Task
 from ..inference.generation import generate_clips
 from ..inference.loading import choose_device
+from ..models.audioformer.generation_audioformer import AudioFormerGenerativeModel
 from ..training.arguments import parse_config
 from ..training.console import quiet_transformers
 from .inputs import claim_folder, clip_bar, files_of, load_extractor, report_left_out, unique_names, with_names
@@ -84,10 +85,15 @@ def run(arguments: GenerateArguments) -> list[Path]:
     Raises:
         FileNotFoundError: A source or the model does not exist.
         FileExistsError: `output_dir` holds earlier results, and `overwrite` is not set.
-        ValueError: The model does not generate, or, at the end, some clips were left out.
+        ValueError: The model does not generate, or not what is asked for, or, at the end, some clips were left out.
     """
     files, folder = files_of(arguments.sources), Path(arguments.output_dir)
     model, extractor = load_generator(arguments.model, arguments.device)
+    if not model.config.is_encoder_decoder and (arguments.task != "continue" or arguments.guidance_scale is not None):
+        raise ValueError(
+            f"model is {arguments.model}, which has no encoder, task {arguments.task} and guidance_scale "
+            f"{arguments.guidance_scale}; it goes on from what it is given (continue), with nothing to be guided by"
+        )
     claim_folder(folder, TABLE_FILE, overwrite=arguments.overwrite)
     written: list[Path] = []
     with (folder / TABLE_FILE).open("w", encoding="utf-8", newline="", buffering=1) as file:
@@ -112,9 +118,7 @@ def run(arguments: GenerateArguments) -> list[Path]:
     return written
 
 
-def load_generator(
-    source: str, device: str | None
-) -> tuple[AudioFormerForConditionalGeneration, AudioFormerFeatureExtractor]:
+def load_generator(source: str, device: str | None) -> tuple[AudioFormerGenerativeModel, AudioFormerFeatureExtractor]:
     """A model that generates, in float32, with its feature extractor.
 
     Raises:
@@ -123,7 +127,11 @@ def load_generator(
     """
     architectures = read_config(source, "model").architectures or []
     extractor = load_extractor(source, "model")
-    if AudioFormerForConditionalGeneration.__name__ not in architectures:
+    auto_classes: dict[str, Any] = {
+        AudioFormerForConditionalGeneration.__name__: AutoModelForSeq2SeqLM,
+        AudioFormerForCausalLM.__name__: AutoModelForCausalLM,
+    }
+    if not architectures or architectures[0] not in auto_classes:
         raise ValueError(
             f"model is {source}, a {', '.join(architectures) or 'model of unknown kind'}, which does not generate; "
             "give a model of hf-audioformer train-generation"
@@ -131,14 +139,14 @@ def load_generator(
     where = choose_device(device)
     extractor.load_codec(where)
     with quiet_transformers():
-        model = AutoModelForSeq2SeqLM.from_pretrained(source, dtype=torch.float32)
+        model = auto_classes[architectures[0]].from_pretrained(source, dtype=torch.float32)
     return model.to(where).eval(), extractor
 
 
 def _generate(
     name: str,
     target: Path,
-    model: AudioFormerForConditionalGeneration,
+    model: AudioFormerGenerativeModel,
     extractor: AudioFormerFeatureExtractor,
     arguments: GenerateArguments,
 ) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .. import AudioFormerFeatureExtractor, AudioFormerForConditionalGeneration
+from .. import AudioFormerFeatureExtractor
 from ..audio import Audio
 from ..audio.distortion import si_sdr_db
 from ..audio.log_mel import log_mel_distance
@@ -20,6 +20,7 @@ from ..data.generation_dataset import Task, draw_hidden
 from ..draws import generator_of
 from ..inference.generation import Generated, generate_clips
 from ..inference.listening import level_gain, round_trips
+from ..models.audioformer.generation_audioformer import AudioFormerGenerativeModel
 from ..models.audioformer.waveform_audioformer import resample
 from .inputs import unique_names
 from .reconstruct import write_wav
@@ -51,7 +52,7 @@ class _Task:
 
 def measure_generation(
     task: Task,
-    model: AudioFormerForConditionalGeneration,
+    model: AudioFormerGenerativeModel,
     extractor: AudioFormerFeatureExtractor,
     clips: Sequence[ExampleClip],
     *,

@@ -1,12 +1,14 @@
-"""Trains an encoder-decoder that generates clips: without noise (denoise), from their beginning (continue), or with a
-stretch that it does not hear (inpaint). Clean clips are all it needs.
+"""Trains a model that generates clips: without noise (denoise), from their beginning (continue), or with a stretch that
+it does not hear (inpaint). Clean clips are all it needs.
 
     hf-audioformer train-generation denoise_fsdd
     hf-audioformer train-generation --data.source my_clips --output_dir my_denoiser
     hf-audioformer generate my_denoiser noisy.wav --task denoise --output_dir cleaned
 
-Labels are not looked at. What comes out on clips that it never learnt from is measured, beside what it heard and beside
-the codec's own round trip of the clean clip, which is the best that codes can give, and written as wav files.
+The model has an encoder, which hears, and a decoder; with `--model.causal true --tasks '["continue"]'` a decoder alone,
+which goes on from what a clip begins with. Labels are not looked at. What comes out on clips that it never learnt from
+is measured, beside what it heard and beside the codec's own round trip of the clean clip, which is the best that codes
+can give, and written as wav files.
 """
 
 import json
@@ -19,7 +21,13 @@ import numpy as np
 import torch
 from transformers import set_seed
 
-from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerForConditionalGeneration, assets
+from .. import (
+    AudioFormerConfig,
+    AudioFormerFeatureExtractor,
+    AudioFormerForCausalLM,
+    AudioFormerForConditionalGeneration,
+    assets,
+)
 from ..audio import Audio
 from ..audio.augment import AudioAugmentation
 from ..data import ClipTable
@@ -28,6 +36,7 @@ from ..data.code_dataset import CodeVersion
 from ..data.collators import GenerationCollator
 from ..data.generation_dataset import TASKS, GenerationDataset, Task
 from ..data.hold_out import held_out_clips, parse_hold_out
+from ..models.audioformer.generation_audioformer import AudioFormerGenerativeModel
 from ..training.arguments import dump_config, parse_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints, save_final
 from ..training.classifier import with_settings
@@ -97,11 +106,20 @@ class GeneratorArguments:
         default=None,
         metadata={"help": "folder or Hub id of a pretrained AudioFormer of codes, the encoder; the bundled one"},
     )
-    decoder_layers: int = field(default=4, metadata={"help": "layers of the decoder"})
+    causal: bool = field(
+        default=False,
+        metadata={"help": "no encoder: the checkpoint's layers go on from what a clip begins with (continue alone)"},
+    )
+    decoder_layers: int = field(default=4, metadata={"help": "layers of the decoder behind an encoder"})
     hidden_dropout: float = field(default=0.1, metadata={"help": "dropout, in [0, 1)"})
     condition_dropout: float = field(
-        default=0.1, metadata={"help": "share of clips that the decoder learns without hearing; for guidance"}
+        default=0.1, metadata={"help": "share of clips that a decoder learns without its encoder; for guidance"}
     )
+
+    @property
+    def model_class(self) -> type[AudioFormerGenerativeModel]:
+        """What is trained."""
+        return AudioFormerForCausalLM if self.causal else AudioFormerForConditionalGeneration
 
 
 @dataclass(frozen=True)
@@ -137,6 +155,15 @@ class TrainGenerationArguments:
     def __post_init__(self) -> None:
         if not self.tasks or not set(self.tasks) <= set(TASKS):
             raise ValueError(f"tasks is {self.tasks}; give one or more of {', '.join(TASKS)}")
+        if self.model.causal and self.tasks != ["continue"]:
+            raise ValueError(
+                f'model.causal is set and tasks {self.tasks}; without an encoder it can be ["continue"] alone'
+            )
+        if self.model.causal and self.measure.guidance_scale is not None:
+            raise ValueError(
+                f"model.causal is set and measure.guidance_scale {self.measure.guidance_scale}; without an encoder "
+                "there is nothing to be guided by"
+            )
         for name, count in (("noise.copies", self.noise.copies), ("measure.clips", self.measure.clips)):
             if count < 1:
                 raise ValueError(f"{name} is {count}; it must be at least 1")
@@ -198,7 +225,7 @@ def train(
     """Trains in `output_dir`, from the newest checkpoint if `resume` is set, and returns the measures."""
     folder, extractor = Path(arguments.output_dir), clips.extractor
     set_seed(arguments.seed)
-    model = _model(_checkpoint(arguments), config)
+    model = _model(arguments, config)
     trainer = _trainer(model, clips, arguments, use_cpu)
     trainer.train(resume_from_checkpoint=newest_complete_checkpoint(folder) if arguments.resume else None)
     weights = trainer.gather_weights()
@@ -206,7 +233,7 @@ def train(
     if trainer.is_world_process_zero():
         save_final(model, extractor, folder, weights)
         with quiet_transformers():  # the trained one may hold shards alone
-            saved: Any = AudioFormerForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+            saved: Any = arguments.model.model_class.from_pretrained(folder, dtype=torch.float32)
         saved.to(trainer.args.device).eval()
         measures = {
             "training_clips": len(clips.training_codes),
@@ -220,6 +247,7 @@ def train(
             recipe=asdict(arguments),
             source=arguments.data.source,
             base_model=arguments.model.checkpoint,
+            causal=arguments.model.causal,
             history=trainer.state.log_history,
         )
         write_json(folder / MEASURES_FILE, measures)
@@ -283,16 +311,13 @@ def _validation_seed(arguments: TrainGenerationArguments) -> int:
 
 
 def _trainer(
-    model: AudioFormerForConditionalGeneration,
-    clips: GenerationClips,
-    arguments: TrainGenerationArguments,
-    use_cpu: bool,
+    model: AudioFormerGenerativeModel, clips: GenerationClips, arguments: TrainGenerationArguments, use_cpu: bool
 ) -> AudioTrainer:
     extractor, seconds = clips.extractor, arguments.data.crop_seconds
     heard = GenerationDataset(
         _in_order(clips.training_codes),
         tasks=arguments.tasks,
-        tokens=extractor.tokens,
+        tokens=None if arguments.model.causal else extractor.tokens,
         codebook_size=extractor.codebook_size,
         crop_frames=None if seconds is None else max(1, round(seconds * extractor.frame_rate)),
         seed=arguments.seed,
@@ -334,10 +359,10 @@ def _config(arguments: TrainGenerationArguments, extractor: AudioFormerFeatureEx
     return with_settings(stored, {name: getattr(model, name) for name in settings})
 
 
-def _model(checkpoint: str, config: AudioFormerConfig) -> AudioFormerForConditionalGeneration:
-    """The encoder of the checkpoint, with a new decoder that knows its codes."""
+def _model(arguments: TrainGenerationArguments, config: AudioFormerConfig) -> AudioFormerGenerativeModel:
+    """The encoder of the checkpoint, with a new decoder that knows its codes; or its layers as the decoder."""
     with quiet_transformers():
-        return AudioFormerForConditionalGeneration.from_pretrained(checkpoint, config=config, dtype=torch.float32)
+        return arguments.model.model_class.from_pretrained(_checkpoint(arguments), config=config, dtype=torch.float32)
 
 
 def _checkpoint(arguments: TrainGenerationArguments) -> str:
@@ -345,10 +370,7 @@ def _checkpoint(arguments: TrainGenerationArguments) -> str:
 
 
 def _measure(
-    task: Task,
-    model: AudioFormerForConditionalGeneration,
-    clips: GenerationClips,
-    arguments: TrainGenerationArguments,
+    task: Task, model: AudioFormerGenerativeModel, clips: GenerationClips, arguments: TrainGenerationArguments
 ) -> dict[str, Any]:
     readable = sorted(clips.validation_codes)
     heard: Callable[[int], Audio] = clips.validation.load

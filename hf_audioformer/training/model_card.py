@@ -36,6 +36,21 @@ __all__ = [
     "write_pretraining_card",
 ]
 
+# What the card of a model that generates says of it, without an encoder and with one.
+GENERATES_ALONE = {
+    "parts": "A causal language model of codes of a neural audio codec",
+    "auto_class": "AutoModelForCausalLM",
+    "generation": (
+        'known = heard["input_ids"][0, 1:-1].reshape(1, -1, extractor.num_codebooks)  # without BOA and EOA\n'
+        "codes = model.generate_codes(torch.tensor([known.shape[1] + 75]), known)[0]  # 75 frames more"
+    ),
+}
+GENERATES_FROM_HEARD = {
+    "parts": "An encoder of codes of a neural audio codec and a decoder that generates codes",
+    "auto_class": "AutoModelForSeq2SeqLM",
+    "generation": "codes = model.generate_codes(torch.tensor([75]), **heard)[0]  # (75 frames, codebooks)",
+}
+
 CURVE_FILE = "learning_curve.png"
 PACKAGES = ("hf_audioformer", "transformers", "torch", "torchaudio", "accelerate", "datasets")
 # The draws of a bootstrap.
@@ -357,6 +372,7 @@ def write_generation_card(
     recipe: Mapping[str, Any],
     source: str,
     base_model: str | None,
+    causal: bool,
     history: Sequence[Mapping[str, Any]],
 ) -> None:
     """Writes `README.md` into the folder of a model that generates, with the picture it shows.
@@ -367,6 +383,7 @@ def write_generation_card(
         recipe: The resolved settings; of local paths only the last part is told.
         source: What it learnt from, as the recipe names it.
         base_model: Hub id or folder of the encoder that it started from; the bundled one if not given.
+        causal: It has no encoder.
         history: The Trainer's log.
     """
     source = source_of_sound(source)
@@ -385,6 +402,7 @@ def write_generation_card(
     )
     text = _template("generation").format(
         name=name,
+        **(GENERATES_ALONE if causal else GENERATES_FROM_HEARD),
         tasks=", ".join(recipe["tasks"]),
         task=recipe["tasks"][0],
         origins=origins,

@@ -85,6 +85,15 @@ def test_one_frame_can_be_hidden() -> None:
 
 
 @pytest.mark.unit
+def test_a_model_without_an_encoder_hears_nothing() -> None:
+    data = GenerationDataset([versions(20), versions(12)], ["continue"], None, SIZE, crop_frames=15)
+    batch = GenerationCollator(pad_token_id=1027)([data[0], data[1]])
+    assert list(batch) == ["labels"]
+    assert batch["labels"].shape[:2] == (2, 15)
+    assert (batch["labels"][1, 12:] == -100).all()
+
+
+@pytest.mark.unit
 def test_batches_pad_what_is_heard_and_what_is_generated() -> None:
     data = dataset("denoise", versions(3), versions(2))
     batch = GenerationCollator(pad_token_id=1027)([data[0], data[1]])

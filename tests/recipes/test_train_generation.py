@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from hf_audioformer import AudioFormerFeatureExtractor, AudioFormerForMaskedLM, cli, load_audio
 from hf_audioformer.audio.distortion import si_sdr_db
@@ -58,11 +59,53 @@ def test_two_steps(tiny_checkpoint: str, tone_folder: Path, tmp_path: Path, caps
     assert "| denoise | codec |" in capsys.readouterr().out
 
 
+@pytest.mark.cli
+def test_two_steps_without_an_encoder(
+    tiny_checkpoint: str, tone_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "generator"
+    command = [
+        *("train-generation", "--data.source", str(tone_folder), "--output_dir", str(folder)),
+        *("--model.causal", "true", "--tasks", '["continue"]', "--model.checkpoint", tiny_checkpoint),
+        *("--training.max_steps", "2", "--training.per_device_train_batch_size", "4", "--training.use_cpu", "true"),
+        *("--measure.clips", "1", "--measure.examples", "1"),
+    ]
+    assert cli.main(command) == 0
+    assert "| continue | generated |" in capsys.readouterr().out
+    check_folder(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    before = AudioFormerForMaskedLM.from_pretrained(tiny_checkpoint).audioformer.layers[0].mlp.up.weight
+    assert 0 < (model.audioformer.layers[0].mlp.up.weight - before).abs().max() < 0.01
+
+    (clip,) = (folder / "examples").glob("*.continue.clean.wav")
+    heard = load_audio(clip)["array"]
+    card = (folder / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(code.replace("PATH_OR_ID_OF_THIS_CHECKPOINT", str(folder)).replace("clip.wav", str(clip)), names)
+    hop_length = AudioFormerFeatureExtractor.from_pretrained(folder).hop_length
+    assert len(names["waveform"]) == (-(-len(heard) // hop_length) + 75) * hop_length
+
+    generate = ["generate", str(folder), str(clip), "--output_dir", str(tmp_path / "longer"), "--device", "cpu"]
+    assert cli.main([*generate, "--task", "continue", "--seconds", "0.2"]) == 0
+    assert len(load_audio(tmp_path / "longer" / clip.name)["array"]) > len(heard) + 0.2 * 24_000 - 1
+    assert cli.main([*generate, "--task", "denoise", "--overwrite", "true"]) == 1
+    assert "which has no encoder, task denoise" in capsys.readouterr().err
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
         (["--tasks", "[]"], "tasks is []; give one or more of denoise, continue, inpaint"),
+        (
+            ["--model.causal", "true"],
+            "model.causal is set and tasks ['denoise']; without an encoder it can be [\"continue\"]",
+        ),
+        (
+            ["--model.causal", "true", "--tasks", '["continue"]', "--measure.guidance_scale", "2"],
+            "measure.guidance_scale 2.0; without an encoder there is nothing to be guided by",
+        ),
         (["--noise.copies", "0"], "noise.copies is 0; it must be at least 1"),
         (["--measure.clips", "0"], "measure.clips is 0; it must be at least 1"),
         (["--data.crop_seconds", "-5"], "data.crop_seconds is -5.0; it must be above 0, or null"),

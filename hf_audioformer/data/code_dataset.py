@@ -29,12 +29,14 @@ class CodeVersion:
             hidden_size); a row of NaN is missing.
         companion_input_ids: Whole, unchanged codes of all codebooks, int64 (frames, num_codebooks), where those vectors
             are computed in each step.
+        start: Frames that were cut off before it.
     """
 
     input_ids: np.ndarray
     targets: np.ndarray | None = None
     companions: np.ndarray | None = None
     companion_input_ids: np.ndarray | None = None
+    start: int = 0
 
 
 class ChangedVersions(Sequence[CodeVersion]):
@@ -111,8 +113,9 @@ class CodeAugmentation:
         version = versions[int(random.integers(len(versions)))]
         ids = version.input_ids
         frames = np.flatnonzero((ids.reshape(len(ids), -1) < self.codebook_size).all(axis=1))
+        start = 0
         if self.crop_frames is not None and len(frames) > self.crop_frames:
-            start = random.integers(len(frames) - self.crop_frames + 1)
+            start = int(random.integers(len(frames) - self.crop_frames + 1))
             dropped = np.concatenate((frames[:start], frames[start + self.crop_frames :]))
             ids = np.delete(ids, dropped, axis=0)
             frames = frames[: self.crop_frames]
@@ -121,7 +124,7 @@ class CodeAugmentation:
         ids[masked] = special_token_id(self.codebook_size, "mask")
         if self.codebook_dropout:
             ids[frames, self._codebooks_kept(random, ids) :] = special_token_id(self.codebook_size, "mask")
-        return replace(version, input_ids=ids)
+        return replace(version, input_ids=ids, start=start)
 
     def _codebooks_kept(self, random: np.random.Generator, ids: np.ndarray) -> int:
         if ids.ndim != 2 or ids.shape[1] < 2:
@@ -137,7 +140,8 @@ class CodeDataset(EpochDataset):
     """Encoded clips with their labels.
 
     An item is `{"input_ids": (frames,) or (frames, codebooks) int64, "clip_index": int, "labels": if there are any}`,
-    with `companions` and `companion_input_ids` where a version of any clip has them.
+    with `companions` and `companion_input_ids` where a version of any clip has them, and `start`, in frames, of a
+    stretch that does not begin with its clip.
 
     Args:
         versions: For each clip its encoded versions, the unchanged one first; without augmentation that one is given.
@@ -177,6 +181,8 @@ class CodeDataset(EpochDataset):
         versions = self.versions[index]
         version = versions[0] if self.augmentation is None else self.augmentation(versions, self.epoch, index)
         item: dict[str, Any] = {"input_ids": version.input_ids, "clip_index": index}
+        if version.start:
+            item["start"] = version.start
         if self.targets is not None:
             item["labels"] = self.targets[index] if version.targets is None else version.targets
         if self.companions_shape is not None:

@@ -146,12 +146,15 @@ class MomentGrid:
         stride: Input frames (or samples) of a moment.
         boundaries: Moments at either end that are no sound, but boundary tokens.
         max_seconds: Where longer clips are cut; None for nowhere.
+        sampling_rate: Of the samples in which lengths of clips and starts of stretches are counted; None where they are
+            moments.
     """
 
     seconds: float
     stride: int = 1
     boundaries: int = 0
     max_seconds: float | None = None
+    sampling_rate: int | None = None
 
     @classmethod
     def of(cls, config: Any, extractor: Any) -> MomentGrid:
@@ -168,7 +171,12 @@ class MomentGrid:
         if config.front_end == "codes":
             return cls(1 / extractor.frame_rate, boundaries=int(extractor.add_boundary_tokens), max_seconds=longest)
         step = HOP_SECONDS if extractor.is_spectral else 1 / extractor.sampling_rate
-        return cls(config.input_stride * step, config.input_stride, max_seconds=longest)
+        return cls(
+            config.input_stride * step,
+            config.input_stride,
+            max_seconds=longest,
+            sampling_rate=extractor.sampling_rate,
+        )
 
     def num_moments(self, length: int) -> int:
         """Moments of an input of so many frames, tokens or samples, boundaries included."""
@@ -188,10 +196,13 @@ class MomentGrid:
         """Where the first moments of sound are, in seconds, float64 (moments,)."""
         return (np.arange(moments) + 0.5) * self.seconds
 
-    def check_times(self, truth: AlongTime, moments: int, name: str) -> None:
-        """Raises a ValueError if what is true of a clip of so many moments of sound goes on long after its end, as
-        where times are not in seconds."""
-        seconds = moments * self.seconds
+    def seconds_of(self, count: int) -> float:
+        """How long a clip of this length is, or when a stretch of this start begins."""
+        return count * self.seconds if self.sampling_rate is None else count / self.sampling_rate
+
+    def check_times(self, truth: AlongTime, seconds: float, name: str) -> None:
+        """Raises a ValueError if what is true of a clip that lasts so long goes on long after its end, as where times
+        are not in seconds."""
         is_cut = self.max_seconds is not None and seconds > self.max_seconds - self.seconds
         if truth.last_seconds > TIMES_TOO_LONG * seconds + 1 and not is_cut:
             raise ValueError(
@@ -199,12 +210,12 @@ class MomentGrid:
                 "times in seconds from its beginning"
             )
 
-    def targets(self, truth: AlongTime, length: int) -> np.ndarray:
-        """What is true in the middle of each moment of an input of this length, float32 (moments, size); -100 for what
-        is not known, and for boundaries."""
+    def targets(self, truth: AlongTime, length: int, start: float = 0.0) -> np.ndarray:
+        """What is true in the middle of each moment of an input of this length that begins at `start` seconds, float32
+        (moments, size); -100 for what is not known, and for boundaries."""
         targets = np.full((self.num_moments(length), truth.size), IGNORED_LABEL, dtype=np.float32)
         sound = targets[self.boundaries : len(targets) - self.boundaries]
-        values = truth.at(self.middles(len(sound))).astype(np.float32)
+        values = truth.at(start + self.middles(len(sound))).astype(np.float32)
         values[values == IGNORED_LABEL] = np.nextafter(np.float32(IGNORED_LABEL), np.float32(0))  # a level in dB, say
         np.copyto(sound, values, where=~np.isnan(values))
         return targets
@@ -214,7 +225,7 @@ class MomentDataset(Dataset):
     """The clips of a data set with a row of targets for each moment, `labels` float32 (moments, size).
 
     Args:
-        dataset: Clips whose items are whole, not cropped.
+        dataset: Clips, or stretches of them with their `start`.
         truths: What is true of each of them along time.
         grid: Where the moments lie.
     """
@@ -223,16 +234,12 @@ class MomentDataset(Dataset):
         self.dataset = dataset
         self.truths = truths
         self.grid = grid
+        self.lengths: list[int] = dataset.lengths
 
     @property
     def names(self) -> list[str]:
         """The names of the clips."""
         return self.dataset.names
-
-    @property
-    def lengths(self) -> list[int]:
-        """The lengths of the clips."""
-        return self.dataset.lengths
 
     @property
     def targets(self) -> np.ndarray:
@@ -249,9 +256,9 @@ class MomentDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         item = dict(self.dataset[index])
         length = len(item["input_ids"] if "input_ids" in item else item["input_values"])
-        moments = self.grid.num_moments(length) - 2 * self.grid.boundaries
-        self.grid.check_times(self.truths[index], moments, self.names[index])
-        item["labels"] = self.grid.targets(self.truths[index], length)
+        self.grid.check_times(self.truths[index], self.grid.seconds_of(self.lengths[index]), self.names[index])
+        start = self.grid.seconds_of(item.pop("start", 0))
+        item["labels"] = self.grid.targets(self.truths[index], length, start)
         return item
 
 

@@ -44,9 +44,10 @@ class SignalDataset(EpochDataset):
     """Clips as normalised features with their labels; made when they are asked for.
 
     An item is `{"input_values": float32 (frames, feature_size) or (samples,), "clip_index": int, "labels": if there are
-    any}`, not padded. In training, with `augmentation`, one of the clip's versions is taken in each epoch: as it is, or
-    one of `augmentation.copies` changed ones, which are those that `codes_of_clips` encodes; see `draw` for what more
-    may happen to it. All is drawn by (seed, epoch, clip and its occurrence) alone; see `ClipDraw`.
+    any}`, not padded; with `start`, in samples, of a stretch that does not begin with its clip. In training, with
+    `augmentation`, one of the clip's versions is taken in each epoch: as it is, or one of `augmentation.copies` changed
+    ones, which are those that `codes_of_clips` encodes; see `draw` for what more may happen to it. All is drawn by
+    (seed, epoch, clip and its occurrence) alone; see `ClipDraw`.
 
     Args:
         clips: The table that the clips are from.
@@ -116,13 +117,15 @@ class SignalDataset(EpochDataset):
 
     def version(self, index: int, copy: int, random: np.random.Generator | None = None) -> dict[str, Any]:
         """The item of a clip in one version, 0 as it is; a random stretch of it if `random` is given."""
-        change = self._change(index, copy)
+        change, start = self._change(index, copy), 0
         waveform = self._sound(index, change)
         if random is not None and self.crop_samples is not None and len(waveform) > self.crop_samples:
             start = int(random.integers(len(waveform) - self.crop_samples + 1))
             waveform = waveform[start : start + self.crop_samples]
         (features,) = self.extractor.features([waveform])
         item: dict[str, Any] = {"input_values": self.extractor.normalised(features), "clip_index": index}
+        if start:
+            item["start"] = start
         if self.targets is not None:
             mixed = None if change is None else mixed_targets(self.clips, self.indices[index], change)
             item["labels"] = self.targets[index] if mixed is None else mixed

@@ -189,7 +189,7 @@ def _along_time(clips: ClipTable, source: str, arguments: EvaluateArguments) -> 
     indices = sorted(found)
     ids = [clips.ids[index] for index in indices]
     for index, name in zip(indices, ids, strict=True):
-        grid.check_times(task.truths[name], len(found[index]), name)
+        grid.check_times(task.truths[name], len(found[index]) * grid.seconds, name)
     return task, task.compared(ids, [found[index] for index in indices], clips.label_names)
 
 

@@ -153,10 +153,6 @@ def task_of(arguments: FinetuneArguments, clips: ClipTable, grid: MomentGrid) ->
             f"augmentation.speed is {list(change.speed)} and augmentation.shift {change.shift}, which move what is "
             'heard in time, and model.head is moments; set augmentation.speed "[1, 1]" and leave shift out'
         )
-    if arguments.data.crop_seconds is not None:
-        raise ValueError(
-            f"data.crop_seconds is {arguments.data.crop_seconds}, and times are those of whole clips; leave it out"
-        )
     return CurveRegression(clips, grid) if clips.has_curves else EventDetection(clips, grid)
 
 

@@ -10,6 +10,7 @@ import torch
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
 from hf_audioformer import AudioFormerConfig, AudioFormerSignalFeatureExtractor, read_clips
+from hf_audioformer.data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
 from hf_audioformer.data.collators import CodeCollator
 from hf_audioformer.data.curves import Curves
 from hf_audioformer.data.moments import (
@@ -96,8 +97,9 @@ def test_moments_of_another_model_are_refused() -> None:
 def test_moments_lie_where_the_front_end_says() -> None:
     spectral = AudioFormerSignalFeatureExtractor(kind="log_mel", num_mel_bins=32)
     patches = AudioFormerConfig(front_end="patches", num_features=32, patch_size=[8, 8], patch_stride=[4, 8])
-    assert MomentGrid.of(patches, spectral) == MomentGrid(0.04, stride=4)
-    assert MomentGrid.of(AudioFormerConfig(front_end="frames", num_features=32), spectral) == MomentGrid(0.01)
+    assert MomentGrid.of(patches, spectral) == MomentGrid(0.04, stride=4, sampling_rate=16_000)
+    frames = AudioFormerConfig(front_end="frames", num_features=32)
+    assert MomentGrid.of(frames, spectral) == MomentGrid(0.01, sampling_rate=16_000)
     waveform = AudioFormerSignalFeatureExtractor(kind="waveform", sampling_rate=16_000)
     grid = MomentGrid.of(AudioFormerConfig(front_end="waveform"), waveform)
     assert (grid.seconds, grid.num_moments(321)) == (pytest.approx(0.02), 2)
@@ -123,21 +125,53 @@ def test_targets_are_what_is_heard_in_the_middle_of_each_moment() -> None:
 def test_times_that_are_not_in_seconds_are_refused(truth: AlongTime) -> None:
     class Clips:
         names = ("a.wav",)
+        lengths = (12,)
 
         def __getitem__(self, index: int) -> dict[str, object]:
             return {"input_ids": np.arange(12)}
 
-    with pytest.raises(ValueError, match=r"'a.wav' lasts 1.00 s, and what is told of it goes on until 400; give times"):
+    with pytest.raises(ValueError, match=r"'a.wav' lasts 1.20 s, and what is told of it goes on until 400; give times"):
         MomentDataset(Clips(), [truth], MomentGrid(0.1, boundaries=1))[0]
     cut = MomentDataset(Clips(), [truth], MomentGrid(0.1, boundaries=1, max_seconds=1.0))
     assert len(cut[0]["labels"]) == 12
-    MomentGrid(0.1).check_times(Spans([(0, 2.9, 1e9)], 1), 10, "a.wav")
+    MomentGrid(0.1).check_times(Spans([(0, 2.9, 1e9)], 1), 1.0, "a.wav")
+
+
+@pytest.mark.property
+def test_a_stretch_has_the_targets_of_its_place_in_the_clip() -> None:
+    """Of codes and of samples, with the whole clip's targets to compare with."""
+    spans = Spans([(0, 0.31, 0.62), (1, 0.5, 5.0)], 2)
+    grid = MomentGrid(0.02, boundaries=1)
+    ids = np.concatenate(([64], np.arange(50), [65]))
+    whole = MomentDataset(CodeDataset([[CodeVersion(ids)]], names=["a"]), [spans], grid)[0]["labels"]
+    cut = CodeDataset([[CodeVersion(ids)]], augmentation=CodeAugmentation(64, crop_frames=12), names=["a"])
+    starts = set()
+    for epoch in range(20):
+        cut.set_epoch(epoch)
+        item = MomentDataset(cut, [spans], grid)[0]
+        start = int(item["input_ids"][1])
+        assert np.array_equal(item["labels"][1:-1], whole[1 + start : 13 + start])
+        assert (item["labels"][[0, -1]] == -100).all()
+        assert item.keys() == {"input_ids", "clip_index", "labels"}
+        starts.add(start)
+    assert len(starts) > 5
+
+    class Samples:
+        names = ("a",)
+        lengths = (8000,)
+
+        def __getitem__(self, index: int) -> dict[str, object]:
+            return {"input_values": np.zeros(3200), "start": 2400, "clip_index": index}
+
+    of_samples = MomentGrid(0.02, stride=160, sampling_rate=8000)
+    assert np.array_equal(MomentDataset(Samples(), [spans], of_samples)[0]["labels"], whole[16:36])
 
 
 @pytest.mark.unit
 def test_batches_have_targets_of_moments_padded_as_outputs_are() -> None:
     class Clips:
         names = ("a", "b")
+        lengths = (3, 4)
 
         def __len__(self) -> int:
             return 2

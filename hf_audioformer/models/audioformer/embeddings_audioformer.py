@@ -170,6 +170,21 @@ class AudioFormerFrameEmbeddings(AudioFormerEmbeddings):
         return self.projection(without_padding(frames, attention_mask)), attention_mask
 
 
+class AudioFormerPatchProjection(nn.Conv2d):
+    """The convolution that makes vectors of patches, as a product of matrices.
+
+    PyTorch's own (seen with 2.14, oneDNN on a CPU with AMX) leaves outputs unwritten in bfloat16 for some patches as high
+    as the spectrogram, [2, 64] say (see https://github.com/pytorch/pytorch/issues/163347).
+    """
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """(batch, frames, features) to (batch, moments, heights, channels)."""
+        patches = frames
+        for dim, (size, stride) in enumerate(zip(self.kernel_size, self.stride, strict=True), start=1):
+            patches = patches.unfold(dim, size, stride)
+        return F.linear(patches.flatten(3), self.weight.flatten(1), self.bias)
+
+
 class AudioFormerPatchEmbeddings(AudioFormerEmbeddings):
     """Turns patches of a spectrogram into vectors: those of one moment one after the other, from low to high.
 
@@ -182,7 +197,7 @@ class AudioFormerPatchEmbeddings(AudioFormerEmbeddings):
         self.patch_frames, patch_features = config.patch_size
         frame_stride, feature_stride = config.patch_stride
         self.positions_per_frame = (config.num_features - patch_features) // feature_stride + 1
-        self.projection = nn.Conv2d(
+        self.projection = AudioFormerPatchProjection(
             1, config.hidden_size, (self.patch_frames, patch_features), stride=(frame_stride, feature_stride)
         )
         self.height_embeddings = nn.Embedding(self.positions_per_frame, config.hidden_size)
@@ -194,7 +209,7 @@ class AudioFormerPatchEmbeddings(AudioFormerEmbeddings):
         frames = without_padding(frames, attention_mask)
         moments = -(-frames.shape[1] // self.stride)
         after = max(0, (moments - 1) * self.stride + self.patch_frames - frames.shape[1])
-        patches = self.projection(F.pad(frames, (0, 0, 0, after)).unsqueeze(1)).permute(0, 2, 3, 1)
+        patches = self.projection(F.pad(frames, (0, 0, 0, after)))
         vectors = (patches + self.height_embeddings.weight).flatten(1, 2)
         attention_mask = subsampled(attention_mask, self.stride)
         if attention_mask is not None:

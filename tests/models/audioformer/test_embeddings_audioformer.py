@@ -102,6 +102,20 @@ def test_patches_are_products_of_their_rectangle():
             torch.testing.assert_close(vectors[0, moment * 3 + height], torch.from_numpy(expected), atol=1e-5, rtol=0)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("size", "stride"), [([2, 64], [2, 64]), ([4, 64], [2, 64]), ([16, 16], [10, 10])])
+def test_patches_as_high_as_the_spectrogram_are_right_in_bfloat16(size, stride):
+    """PyTorch's convolution gave what lay in memory for the first two, on CPUs with AMX."""
+    spectrograms = torch.randn(16, 998, 64)
+    sizes = {"num_features": 64, "patch_size": size, "patch_stride": stride, "hidden_size": 160}
+    projection = tiny_model(**(FRONT_ENDS["patches"] | sizes)).embeddings.projection
+    torch.full((16 * 499 * 160,), float("nan"))  # freed at once, and had again
+    with torch.autocast("cpu", torch.bfloat16):
+        found = projection(spectrograms).float()
+    expected = F.conv2d(spectrograms.unsqueeze(1), projection.weight, projection.bias, stride=stride)
+    torch.testing.assert_close(found, expected.permute(0, 2, 3, 1), atol=0.2, rtol=0.02)
+
+
 @pytest.mark.parametrize("positions", POSITIONS)
 @KINDS
 @torch.no_grad()

@@ -173,8 +173,8 @@ class AudioFormerFrameEmbeddings(AudioFormerEmbeddings):
 class AudioFormerPatchProjection(nn.Conv2d):
     """The convolution that makes vectors of patches, as a product of matrices.
 
-    PyTorch's own (seen with 2.14, oneDNN on a CPU with AMX) leaves outputs unwritten in bfloat16 for some patches as high
-    as the spectrogram, [2, 64] say (see https://github.com/pytorch/pytorch/issues/163347).
+    PyTorch's own (seen with 2.14, oneDNN on a CPU with AMX) leaves outputs unwritten in bfloat16 for some patches as
+    high as the spectrogram, [2, 64] say (see https://github.com/pytorch/pytorch/issues/163347).
     """
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:

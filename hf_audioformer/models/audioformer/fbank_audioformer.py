@@ -126,8 +126,8 @@ def _power_of_frames(frames: Tensor, window: Tensor, fft_samples: int) -> Tensor
     padded = centred.new_empty(*frames.shape[:-1], fft_samples)  # rfft(n=fft_samples) pads several times slower
     padded[..., 0] = 0  # where the window is 0
     padded[..., frames.shape[-1] :] = 0
-    emphasised = padded[..., 1 : frames.shape[-1]]
-    emphasised.copy_(centred[..., :-1]).mul_(-PREEMPHASIS).add_(centred[..., 1:]).mul_(window[1:])
+    emphasised = torch.mul(centred[..., :-1], -PREEMPHASIS, out=padded[..., 1 : frames.shape[-1]])
+    emphasised.add_(centred[..., 1:]).mul_(window[1:])
     squares = torch.view_as_real(torch.fft.rfft(padded)).square_()
     return squares[..., 0] + squares[..., 1]
 

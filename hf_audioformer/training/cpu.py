@@ -75,7 +75,8 @@ def attention_on_cpu(
 
     Seen with PyTorch 2.14 and bfloat16: with its fused attention a training step of 10 s takes 1.7 times as long
     (`python -m benchmarks.ast_speed`).
-    What AST and AudioFormer do not need is left to PyTorch: biases, masks of numbers, keys shared by heads.
+    Left to PyTorch is evaluation, in which its own is two to four times as fast, and what AST and AudioFormer do not need:
+    biases, masks of numbers, keys shared by heads.
 
     Args:
         query, key, value: floating point (batch, heads, queries or keys, head_size).
@@ -83,6 +84,7 @@ def attention_on_cpu(
         is_causal: Whether queries see earlier keys alone where there is no mask; the module's own setting by default.
         position_bias: As in Transformers, added to the scores.
     """
+    is_evaluation = not (module.training or torch.is_grad_enabled())
     kept_weights = query.shape[:-1].numel() * key.shape[-2]
     if is_causal is None:
         is_causal = getattr(module, "is_causal", True)
@@ -90,7 +92,7 @@ def attention_on_cpu(
         not is_causal if attention_mask is None else attention_mask.dtype == torch.bool
     )
     has_own_keys = query.shape[1] == key.shape[1]
-    if not (is_masked_alone and has_own_keys and kept_weights <= MAX_KEPT_WEIGHTS):
+    if is_evaluation or not (is_masked_alone and has_own_keys and kept_weights <= MAX_KEPT_WEIGHTS):
         return sdpa_attention_forward(
             module,
             query,

@@ -55,11 +55,12 @@ def test_attention_and_its_gradients_are_those_of_sdpa(
 
 
 @pytest.mark.unit
-def test_attention_in_evaluation_is_that_of_sdpa() -> None:
-    layer = Attention().eval()
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_in_evaluation_is_that_of_sdpa(masked: bool) -> None:
+    layer, mask = Attention().eval(), padding_mask(7, 7) if masked else None
     with torch.no_grad():
-        found, expected = (attend(layer, *inputs(), None)[0] for attend in (attention_on_cpu, sdpa_attention_forward))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        found, expected = (attend(layer, *inputs(), mask)[0] for attend in (attention_on_cpu, sdpa_attention_forward))
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.unit

@@ -75,8 +75,8 @@ def attention_on_cpu(
 
     Seen with PyTorch 2.14 and bfloat16: with its fused attention a training step of 10 s takes 1.7 times as long
     (`python -m benchmarks.ast_speed`).
-    Left to PyTorch is evaluation, in which its own is two to four times as fast, and what AST and AudioFormer do not need:
-    biases, masks of numbers, keys shared by heads.
+    Left to PyTorch are evaluation, in which its own is two to four times as fast, and what AST and AudioFormer do not
+    need: biases, masks of numbers, keys shared by heads.
 
     Args:
         query, key, value: floating point (batch, heads, queries or keys, head_size).

@@ -37,7 +37,7 @@ def padding_mask(queries: int, keys: int) -> Tensor:
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize(("queries", "keys"), [(7, 7), (3, 7)])
+@pytest.mark.parametrize(("queries", "keys"), [(7, 7), (3, 7), (620, 9)])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("scaling", [None, 0.1])
 def test_attention_and_its_gradients_are_those_of_sdpa(
@@ -112,12 +112,32 @@ def test_keys_that_heads_share_are_left_to_sdpa() -> None:
 @pytest.mark.unit
 def test_weights_too_many_to_keep_are_left_to_sdpa(monkeypatch: pytest.MonkeyPatch) -> None:
     called = []
-    monkeypatch.setattr(cpu, "sdpa_attention_forward", lambda *args, **kwargs: called.append(args))
+
+    def sdpa(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+        called.append(args)
+        return sdpa_attention_forward(*args, **kwargs)
+
+    monkeypatch.setattr(cpu, "sdpa_attention_forward", sdpa)
     for limit in (2 * 3 * 7 * 7, 2 * 3 * 7 * 7 - 1):
         assert not called
         monkeypatch.setattr(cpu, "MAX_KEPT_WEIGHTS", limit)
         attention_on_cpu(Attention(), *inputs(), None)
     assert len(called) == 1
+
+
+@pytest.mark.unit
+def test_queries_are_padded_to_the_large_blocks_of_sdpa(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+
+    def sdpa(module: nn.Module, query: Tensor, key: Tensor, *rest: Any, **settings: Any) -> tuple[Tensor, None]:
+        shapes.append((query.shape[2], key.shape[2]))
+        return sdpa_attention_forward(module, query, key, *rest, **settings)
+
+    monkeypatch.setattr(cpu, "sdpa_attention_forward", sdpa)
+    for queries in (599, 600, 767, 768):
+        output, _ = attention_on_cpu(Attention(), *inputs(queries, 7), padding_mask(queries, 7))
+        assert output.shape[1] == queries
+    assert shapes == [(768, 7), (768, 7)]
 
 
 @pytest.mark.unit

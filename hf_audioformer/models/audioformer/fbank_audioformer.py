@@ -52,7 +52,7 @@ def kaldi_log_mel(waveform: Tensor, sampling_rate: int, num_mel_bins: int = 128)
 
     Equal to `torchaudio.compliance.kaldi.fbank(..., htk_compat=True, window_type="hanning", dither=0)` of each clip:
     frames of 25 ms every 10 ms, of which each loses its mean and is preemphasised; frames that do not fit are dropped.
-    Clips of several lengths may be padded behind: the first `num_frames` of each are its own.
+    Clips of several lengths may be padded behind: the first `num_frames` of each are its own. Gradients do not pass.
 
     The order of operations is that of Kaldi. Preemphasis of the whole waveform would be faster by a tenth, and differ
     by 0.02 between the harmonics of a pure tone, where single precision ends.

@@ -17,8 +17,8 @@ __all__ = ["keep_freed_memory", "quick_attention"]
 ATTENTION = "sdpa_on_cpu"
 # Attention weights of a layer that are kept for its backward pass (100 MB); with more, attention is PyTorch's own.
 MAX_KEPT_WEIGHTS = 2**25
-# PyTorch's own takes 256 queries at a time in place of 64 from so many on, which is a third faster; somewhat fewer are
-# padded up to that.
+# PyTorch's own takes 256 queries at a time in place of 64 from so many on, which is up to a third faster; somewhat fewer
+# are padded up to that.
 LARGE_BLOCKS_FROM = 768
 PADDED_FROM = 600
 
@@ -96,13 +96,12 @@ def attention_on_cpu(
         not is_causal if attention_mask is None else attention_mask.dtype == torch.bool
     )
     has_own_keys = query.shape[1] == key.shape[1]
-    is_simple = is_masked_alone and has_own_keys and not is_evaluation
-    is_padded = is_simple and PADDED_FROM <= queries < LARGE_BLOCKS_FROM
-    if is_padded:
-        behind = (0, 0, 0, LARGE_BLOCKS_FROM - queries)
-        query = nn.functional.pad(query, behind)
-        attention_mask = None if attention_mask is None else nn.functional.pad(attention_mask, behind, value=True)
-    if is_padded or not is_simple or query.shape[:-1].numel() * key.shape[-2] > MAX_KEPT_WEIGHTS:
+    is_ours = is_masked_alone and has_own_keys and not is_evaluation
+    if not is_ours or query.shape[:-1].numel() * key.shape[-2] > MAX_KEPT_WEIGHTS:
+        if is_ours and PADDED_FROM <= queries < LARGE_BLOCKS_FROM:
+            behind = (0, 0, 0, LARGE_BLOCKS_FROM - queries)
+            query = nn.functional.pad(query, behind)
+            attention_mask = None if attention_mask is None else nn.functional.pad(attention_mask, behind, value=True)
         outputs, _ = sdpa_attention_forward(
             module,
             query,

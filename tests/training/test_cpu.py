@@ -37,12 +37,13 @@ def padding_mask(queries: int, keys: int) -> Tensor:
 
 
 @pytest.mark.unit
-@pytest.mark.parametrize(("queries", "keys"), [(7, 7), (3, 7), (620, 9)])
+@pytest.mark.parametrize(("queries", "keys", "kept"), [(7, 7, 2**25), (3, 7, 2**25), (620, 9, 0)])
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("scaling", [None, 0.1])
 def test_attention_and_its_gradients_are_those_of_sdpa(
-    queries: int, keys: int, masked: bool, scaling: float | None
+    queries: int, keys: int, kept: int, masked: bool, scaling: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cpu, "MAX_KEPT_WEIGHTS", kept)
     mask = padding_mask(queries, keys) if masked else None
     found, expected = [], []
     for function, into in ((attention_on_cpu, found), (sdpa_attention_forward, expected)):
@@ -134,10 +135,11 @@ def test_queries_are_padded_to_the_large_blocks_of_sdpa(monkeypatch: pytest.Monk
         return sdpa_attention_forward(module, query, key, *rest, **settings)
 
     monkeypatch.setattr(cpu, "sdpa_attention_forward", sdpa)
+    monkeypatch.setattr(cpu, "MAX_KEPT_WEIGHTS", 0)
     for queries in (599, 600, 767, 768):
         output, _ = attention_on_cpu(Attention(), *inputs(queries, 7), padding_mask(queries, 7))
         assert output.shape[1] == queries
-    assert shapes == [(768, 7), (768, 7)]
+    assert shapes == [(599, 7), (768, 7), (768, 7), (768, 7)]
 
 
 @pytest.mark.unit

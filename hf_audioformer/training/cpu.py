@@ -17,8 +17,8 @@ __all__ = ["keep_freed_memory", "quick_attention"]
 ATTENTION = "sdpa_on_cpu"
 # Attention weights of a layer that are kept for its backward pass (100 MB); with more, attention is PyTorch's own.
 MAX_KEPT_WEIGHTS = 2**25
-# PyTorch's own takes 256 queries at a time in place of 64 from so many on, which is up to a third faster; somewhat fewer
-# are padded up to that.
+# From so many queries on PyTorch's own takes 256 at a time in place of 64, which is up to a third faster; somewhat
+# fewer are padded up to that.
 LARGE_BLOCKS_FROM = 768
 PADDED_FROM = 600
 
@@ -79,8 +79,8 @@ def attention_on_cpu(
 
     Seen with PyTorch 2.14 and bfloat16: with its fused attention a training step of 10 s takes 1.7 times as long
     (`python -m benchmarks.ast_speed`).
-    Left to PyTorch are evaluation, in which its own is two to four times as fast, and what AST and AudioFormer do not
-    need: biases, masks of numbers, keys shared by heads.
+    Left to PyTorch are evaluation, in which its own is nearly twice as fast, and what AST and AudioFormer do not need:
+    biases, masks of numbers, keys shared by heads.
 
     Args:
         query, key, value: floating point (batch, heads, queries or keys, head_size).
@@ -88,33 +88,23 @@ def attention_on_cpu(
         is_causal: Whether queries see earlier keys alone where there is no mask; the module's own setting by default.
         position_bias: As in Transformers, added to the scores.
     """
-    is_evaluation = not (module.training or torch.is_grad_enabled())
-    queries = query.shape[2]
     if is_causal is None:
         is_causal = getattr(module, "is_causal", True)
     is_masked_alone = position_bias is None and (
         not is_causal if attention_mask is None else attention_mask.dtype == torch.bool
     )
     has_own_keys = query.shape[1] == key.shape[1]
+    is_evaluation = not (module.training or torch.is_grad_enabled())
     is_ours = is_masked_alone and has_own_keys and not is_evaluation
     if not is_ours or query.shape[:-1].numel() * key.shape[-2] > MAX_KEPT_WEIGHTS:
-        if is_ours and PADDED_FROM <= queries < LARGE_BLOCKS_FROM:
-            behind = (0, 0, 0, LARGE_BLOCKS_FROM - queries)
-            query = nn.functional.pad(query, behind)
-            attention_mask = None if attention_mask is None else nn.functional.pad(attention_mask, behind, value=True)
-        outputs, _ = sdpa_attention_forward(
-            module,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=dropout,
-            scaling=scaling,
-            is_causal=is_causal,
-            position_bias=position_bias,
-            **kwargs,
-        )
-        return outputs[:, :queries], None
+        settings: dict[str, Any] = {
+            "dropout": dropout,
+            "scaling": scaling,
+            "is_causal": is_causal,
+            "position_bias": position_bias,
+        }
+        attend = _attention_in_large_blocks if is_ours else sdpa_attention_forward
+        return attend(module, query, key, value, attention_mask, **settings, **kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     scores = query @ key.transpose(-1, -2)
     if attention_mask is None:
@@ -126,3 +116,16 @@ def attention_on_cpu(
     with torch.autocast("cpu", enabled=False):  # else the weights would be kept in float32
         weights = nn.functional.dropout(scores.softmax(-1), dropout, module.training)
     return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+def _attention_in_large_blocks(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
+) -> tuple[Tensor, None]:
+    """PyTorch's own, with a few queries more where that makes it faster; arguments as `attention_on_cpu`."""
+    queries = query.shape[2]
+    if PADDED_FROM <= queries < LARGE_BLOCKS_FROM:
+        behind = (0, 0, 0, LARGE_BLOCKS_FROM - queries)
+        query = nn.functional.pad(query, behind)
+        attention_mask = None if attention_mask is None else nn.functional.pad(attention_mask, behind, value=True)
+    outputs, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **settings)
+    return outputs[:, :queries], None

@@ -14,7 +14,7 @@ from ..draws import generator_of
 from ..models.audioformer.configuration_audioformer import special_token_id
 from .epoch_dataset import EpochDataset
 
-__all__ = ["ChangedVersions", "CodeAugmentation", "CodeDataset", "CodeVersion", "only_codebooks"]
+__all__ = ["ChangedVersions", "CodeAugmentation", "CodeDataset", "CodeVersion", "frames_of_crop", "only_codebooks"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,19 @@ def only_codebooks(versions: Sequence[CodeVersion], codebooks: int | slice) -> C
 def _cut_codebooks(codebooks: int | slice, place: int, version: CodeVersion) -> CodeVersion:
     ids = version.input_ids
     return version if ids.ndim == 1 else replace(version, input_ids=ids[:, codebooks])
+
+
+def frames_of_crop(crop_seconds: float | None, frame_rate: float) -> int | None:
+    """The frames of the setting `data.crop_seconds`, at least one; None for no crop.
+
+    Raises:
+        ValueError: The setting is not above 0.
+    """
+    if crop_seconds is None:
+        return None
+    if not crop_seconds > 0:
+        raise ValueError(f"data.crop_seconds is {crop_seconds}; it must be above 0, or null for no crop")
+    return max(1, round(crop_seconds * frame_rate))
 
 
 @dataclass(frozen=True)

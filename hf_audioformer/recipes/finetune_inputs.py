@@ -16,7 +16,7 @@ from ..checkpoint_config import read_config
 from ..data import ClipTable
 from ..data.clip_codes import codes_of_clips
 from ..data.clip_companions import first_codebooks
-from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion
+from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion, frames_of_crop
 from ..data.collators import CodeCollator, CompanionCollator, SignalCollator
 from ..data.signal_dataset import SignalDataset, check_draw
 from ..data.splits import Split
@@ -291,11 +291,10 @@ def inputs_of_splits(
 
 
 def _code_augmentation(extractor: AudioFormerFeatureExtractor, data: DataArguments, seed: int) -> CodeAugmentation:
-    crop_frames = None if data.crop_seconds is None else max(1, round(data.crop_seconds * extractor.frame_rate))
     return CodeAugmentation(
         codebook_size=extractor.codebook_size,
         mask_rate=data.mask_rate,
-        crop_frames=crop_frames,
+        crop_frames=frames_of_crop(data.crop_seconds, extractor.frame_rate),
         codebook_dropout=data.codebook_dropout,
         seed=seed,
     )

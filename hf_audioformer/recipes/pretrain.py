@@ -23,7 +23,7 @@ from ..checkpoint_config import read_config
 from ..data import ClipTable, read_clips
 from ..data.clip_codes import codes_of_clips
 from ..data.clip_companions import Versions
-from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion, only_codebooks
+from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion, frames_of_crop, only_codebooks
 from ..data.collators import CompanionCollator, MaskedCodeCollator
 from ..data.hold_out import held_out_clips, parse_hold_out
 from ..training.arguments import dump_config, parse_config
@@ -389,6 +389,7 @@ def _encode(
 ) -> PretrainingClips:
     """The codes of all sources' clips, divided at random but always in the same way."""
     extractor = with_codebooks_of(companions, load_extractor(arguments.model))
+    _crop(arguments, extractor)  # raises before anything is encoded
     clips: list[Sequence[CodeVersion]] = []
     for table in _read_sources(arguments.data):
         versions = codes_of_clips(
@@ -421,8 +422,7 @@ def _divide(clips: list[Sequence[CodeVersion]], fraction: float, seed: int) -> P
 
 
 def _crop(arguments: PretrainArguments, extractor: AudioFormerFeatureExtractor) -> CodeAugmentation:
-    seconds = arguments.data.crop_seconds
-    frames = None if seconds is None else max(1, round(seconds * extractor.frame_rate))
+    frames = frames_of_crop(arguments.data.crop_seconds, extractor.frame_rate)
     return CodeAugmentation(codebook_size=extractor.codebook_size, crop_frames=frames, seed=arguments.seed)
 
 

@@ -32,7 +32,7 @@ from ..audio import Audio
 from ..audio.augment import AudioAugmentation
 from ..data import ClipTable
 from ..data.clip_codes import codes_of_clips, version_loader
-from ..data.code_dataset import CodeVersion
+from ..data.code_dataset import CodeVersion, frames_of_crop
 from ..data.collators import GenerationCollator
 from ..data.generation_dataset import TASKS, GenerationDataset, Task
 from ..data.hold_out import held_out_clips, parse_hold_out
@@ -167,8 +167,6 @@ class TrainGenerationArguments:
         for name, count in (("noise.copies", self.noise.copies), ("measure.clips", self.measure.clips)):
             if count < 1:
                 raise ValueError(f"{name} is {count}; it must be at least 1")
-        if self.data.crop_seconds is not None and not self.data.crop_seconds > 0:
-            raise ValueError(f"data.crop_seconds is {self.data.crop_seconds}; it must be above 0, or null for no crop")
 
 
 def main(argv: list[str]) -> None:
@@ -198,7 +196,8 @@ def run(arguments: TrainGenerationArguments) -> dict[str, Any]:
     measures = _finished(arguments)
     if measures is None:
         extractor = load_extractor(_checkpoint(arguments), "model.checkpoint")
-        config = _config(arguments, extractor)  # raises before anything is encoded or claimed
+        config = _config(arguments, extractor)  # raises before anything is encoded or claimed, as does the next line
+        frames_of_crop(arguments.data.crop_seconds, extractor.frame_rate)
         clips = _encode(_divide(arguments, extractor), arguments, None if use_cpu else state.device)
         prepare_output(*output, resume=arguments.resume, overwrite=arguments.overwrite)
         measures = train(arguments, clips, config, use_cpu)
@@ -313,13 +312,13 @@ def _validation_seed(arguments: TrainGenerationArguments) -> int:
 def _trainer(
     model: AudioFormerGenerativeModel, clips: GenerationClips, arguments: TrainGenerationArguments, use_cpu: bool
 ) -> AudioTrainer:
-    extractor, seconds = clips.extractor, arguments.data.crop_seconds
+    extractor = clips.extractor
     heard = GenerationDataset(
         _in_order(clips.training_codes),
         tasks=arguments.tasks,
         tokens=None if arguments.model.causal else extractor.tokens,
         codebook_size=extractor.codebook_size,
-        crop_frames=None if seconds is None else max(1, round(seconds * extractor.frame_rate)),
+        crop_frames=frames_of_crop(arguments.data.crop_seconds, extractor.frame_rate),
         seed=arguments.seed,
     )
     return AudioTrainer(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from hf_audioformer.data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion, only_codebooks
+from hf_audioformer.data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion, frames_of_crop, only_codebooks
 
 CODEBOOK_SIZE = 64
 BOA, EOA, MASK = CODEBOOK_SIZE, CODEBOOK_SIZE + 1, CODEBOOK_SIZE + 2
@@ -254,3 +254,13 @@ def test_labels_of_a_version_count_also_where_codebooks_are_cut_out() -> None:
     mixed = CodeVersion(clip(5, num_codebooks=3), targets=np.array([0.5, 0.5], np.float32))
     versions = [only_codebooks([CodeVersion(clip(5, num_codebooks=3)), mixed], 0) for _ in range(2)]
     np.testing.assert_array_equal(CodeDataset(versions, np.array([0, 1])).targets, np.eye(2))
+
+
+@pytest.mark.unit
+def test_a_crop_has_at_least_a_frame_and_lasts_some_time() -> None:
+    assert [frames_of_crop(seconds, 75.0) for seconds in (None, 2.5, 0.001)] == [None, 188, 1]
+    for seconds in (0.0, -2.0, float("nan")):
+        with pytest.raises(
+            ValueError, match=rf"data.crop_seconds is {seconds}; it must be above 0, or null for no crop"
+        ):
+            frames_of_crop(seconds, 75.0)

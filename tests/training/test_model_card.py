@@ -342,6 +342,7 @@ def test_the_card_of_a_generator_names_what_it_started_from(tmp_path: Path) -> N
             recipe={"tasks": ["denoise", "inpaint"]},
             source="fsdd",
             base_model=base_model,
+            causal=False,
             history=[{"epoch": 1.0, "loss": 4.5}, {"epoch": 1.0, "eval_loss": 4.0}],
         )
         text = (tmp_path / "README.md").read_text()

@@ -25,6 +25,7 @@ def test_boundaries_and_padding_are_taken_off() -> None:
 
 class _Clips:
     names = ("a", "a")
+    lengths = (4, 5)
 
     def __len__(self) -> int:
         return 2

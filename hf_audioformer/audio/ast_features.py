@@ -110,9 +110,12 @@ class ASTLogMelFeatureExtractor(ASTFeatureExtractor):
         waveforms = self._prepare(as_clips(raw_speech), sampling_rate, channel_axis)
         return log_mels_of_clips(waveforms, self.sampling_rate, self.num_mel_bins)
 
-    def normalised(self, log_mels: Tensor) -> Tensor:
-        """Log-mels (..., num_mel_bins) as the model reads them: (x - mean) / (2 std), if `do_normalize`."""
-        return (log_mels - self.mean).div_(self.std * 2) if self.do_normalize else log_mels
+    def normalised(self, log_mels: Tensor, *, out: Tensor | None = None) -> Tensor:
+        """Log-mels (..., num_mel_bins) as the model reads them: (x - mean) / (2 std), if `do_normalize`; written to
+        `out` if given."""
+        if self.do_normalize:
+            return torch.sub(log_mels, self.mean, out=out).div_(self.std * 2)
+        return log_mels if out is None else out.copy_(log_mels)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings, which are those of the stock extractor."""
@@ -149,7 +152,7 @@ class ASTLogMelFeatureExtractor(ASTFeatureExtractor):
         batch = features[0].new_empty(len(features), length, self.num_mel_bins)
         padding = self.normalised(batch.new_zeros(()))
         for row, of_clip in zip(batch, features, strict=True):
-            row[: len(of_clip)] = self.normalised(of_clip)
+            self.normalised(of_clip, out=row[: len(of_clip)])
             row[len(of_clip) :] = padding
         return batch
 

@@ -65,7 +65,10 @@ def as_clips(audio: Waveform | Sequence[Waveform]) -> list[Waveform]:
 
 def as_float_tensor(clip: Waveform, index: int) -> torch.Tensor:
     """A clip of floats as a float32 tensor, where it is, without NaN or inf."""
-    waveform = clip.detach() if isinstance(clip, torch.Tensor) else torch.as_tensor(np.array(clip))
+    if isinstance(clip, torch.Tensor):
+        waveform = clip.detach()
+    else:
+        waveform = torch.as_tensor(np.require(clip, requirements=["C", "W"]))  # a copy only where torch cannot share
     if not waveform.is_floating_point():
         raise ValueError(
             f"clip {index} is {str(waveform.dtype).removeprefix('torch.')}; samples must be floats, nominally in "

@@ -190,7 +190,14 @@ def test_tokens_of_stored_codes_are_those_of_the_clip(num_codebooks, random_enco
 # Kinds of audio
 
 
-@pytest.mark.parametrize("kind", [list, torch.tensor, np.float64, np.float16, lambda clip: clip[::-1].copy()[::-1]])
+def read_only(clip):
+    return np.broadcast_to(clip, clip.shape)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "kind", [list, torch.tensor, np.float64, np.float16, read_only, lambda clip: clip[::-1].copy()[::-1]]
+)
 def test_lists_tensors_and_arrays_are_equal(extractor, kind):
     clip = sound().astype(np.float16).astype(np.float32)
     np.testing.assert_array_equal(codes_of(extractor, kind(clip)), codes_of(extractor, clip))

@@ -196,7 +196,8 @@ def run(arguments: TrainGenerationArguments) -> dict[str, Any]:
     measures = _finished(arguments)
     if measures is None:
         extractor = load_extractor(_checkpoint(arguments), "model.checkpoint")
-        config = _config(arguments, extractor)  # raises before anything is encoded or claimed, as does the next line
+        # These two raise before anything is encoded or claimed.
+        config = _config(arguments, extractor)
         frames_of_crop(arguments.data.crop_seconds, extractor.frame_rate)
         clips = _encode(_divide(arguments, extractor), arguments, None if use_cpu else state.device)
         prepare_output(*output, resume=arguments.resume, overwrite=arguments.overwrite)

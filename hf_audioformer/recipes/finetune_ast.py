@@ -16,6 +16,7 @@ from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..audio.fbank import num_frames, samples_of_frames
 from ..audio.spectrogram_augment import SpectrogramAugmentation
 from ..data import ClipTable
+from ..data.added_clips import with_added_clips
 from ..data.spectrogram_collator import SpectrogramCollator
 from ..data.spectrogram_dataset import SpectrogramDataset
 from ..data.splits import Split, make_splits
@@ -42,7 +43,7 @@ from ..training.spectrogram import spectrogram_objective
 from ..training.steps import FinishedStep
 from ..training.tasks import ScoredClips
 from ..training.trainer import AudioTrainer
-from .inputs import TrainingClips, read
+from .inputs import ReadingArguments, TrainingClips, read
 from .split_training import (
     PARTS,
     SPLIT_DEFAULTS,
@@ -87,8 +88,21 @@ class SpectrogramClips(TrainingClips):
         metadata={"help": "clips longer than the model reads are tested in windows that share this much, in [0, 1)"},
     )
 
+    also: str | None = field(
+        default=None,
+        metadata={
+            "help": "another source, of the same labels or some of them, that is learnt from as well and never tested; "
+            "with few speakers or recordings it keeps the model from knowing these alone"
+        },
+    )
+    also_clips: int | None = field(
+        default=None, metadata={"help": "learn from so many clips of data.also, drawn by the seed; default all"}
+    )
+
     def __post_init__(self) -> None:
         check_overlap(self.window_overlap)
+        if self.also_clips is not None and self.also is None:
+            raise ValueError(f"data.also_clips is {self.also_clips}, which is for data.also; name that or leave it out")
 
 
 @dataclass(frozen=True)
@@ -126,6 +140,7 @@ def run(arguments: FinetuneASTArguments) -> list[SplitResult]:
     clips = read(arguments.data)
     splits = make_splits(clips, arguments.split)
     check_splits(arguments, splits)
+    clips, splits = _with_added_clips(arguments, clips, splits)
     extractor = load_front_end(arguments.model, arguments.features)
     used = sorted({index for split in splits for part in PARTS for index in getattr(split, part)})
     waveforms = WaveformCache(clips, used, extractor.sampling_rate, skip_bad=arguments.data.skip_bad)
@@ -220,6 +235,7 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
             measured=measured,
             recipe=asdict(self.arguments),
             source=self.arguments.data.source,
+            also=self.arguments.data.also,
             label_names=self.clips.label_names,
             base_model=self.arguments.model.source,
             random_weights=self.arguments.model.random_weights,
@@ -275,6 +291,17 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
 
     def _windows(self, dataset: SpectrogramDataset) -> WindowedDataset:
         return WindowedDataset(dataset, self.arguments.data.window_overlap)
+
+
+def _with_added_clips(
+    arguments: FinetuneASTArguments, clips: ClipTable, splits: list[Split]
+) -> tuple[ClipTable, list[Split]]:
+    """The clips and their splits, with those of `data.also` in the training parts."""
+    data = arguments.data
+    if data.also is None:
+        return clips, splits
+    added = read(ReadingArguments(data.also, multi_label=clips.multi_label), label_names=clips.label_names)
+    return with_added_clips(clips, splits, added, data.also, data.also_clips, arguments.seed)
 
 
 def _seconds(extractor: ASTLogMelFeatureExtractor) -> float:

@@ -196,6 +196,7 @@ def write_model_card(
     random_weights: bool,
     kind: Kind = AUDIOFORMER,
     codec: str | None = None,
+    also: str | None = None,
     details: Sequence[str] = (),
 ) -> None:
     """Writes `README.md` into a checkpoint's folder, with the picture it shows, and for a data set of the Hub its
@@ -211,9 +212,11 @@ def write_model_card(
         random_weights: Whether its weights were not taken.
         kind: What was trained.
         codec: Hub id or folder that the codec was taken from; not given for the bundled one, and of an AST.
+        also: A second data set, if it learnt from that as well.
         details: Sentences on what is particular to this model.
     """
     store, source = source, source_of_sound(source)
+    sources = [source, *([also] if also is not None else [])]
     result, name, task = measured.result, without_paths(source), measured.task
     is_bundled = kind is AUDIOFORMER and base_model is None
     is_hub_base = base_model is not None and not Path(base_model).exists()
@@ -223,7 +226,7 @@ def write_model_card(
         pipeline_tag=task.pipeline,
         tags=[kind.tag, *([task.pipeline] if task.pipeline else []), "hf_audioformer"],
         base_model=base_model if is_hub_base and not random_weights else None,
-        datasets=[source] if is_of_hub(source) else None,
+        datasets=[found for found in sources if is_of_hub(found)] or None,
         model_name=f"{kind.name} trained on {name}",
         eval_results=[
             EvalResult(
@@ -237,7 +240,7 @@ def write_model_card(
     )
     if store != source:
         details = [*details, f"Its clips came as codes, encoded once, from the code store `{without_paths(store)}`."]
-    origins = _origins([source], None if random_weights else base_model, codec)
+    origins = _origins(sources, None if random_weights else base_model, codec)
     rows = task.table(measured.scored)
     intervals = _intervals(measured)
     text = _template("classifier").format(

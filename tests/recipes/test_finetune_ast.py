@@ -191,6 +191,18 @@ def test_folds_of_long_clips_with_several_labels(
     assert means[0] != means[1]
 
 
+def test_clips_of_another_source_are_learnt_from_and_not_tested(
+    arguments: FinetuneASTArguments, tone_csv: Path, tmp_path: Path
+) -> None:
+    data = SpectrogramClips(source=str(tone_csv), also=str(arguments.data.source), also_clips=10)
+    split = SplitArguments(kind="folds", column="fold", run_folds=[1], validation_fraction=0)
+    (result,) = finetune_ast.run(replace(arguments, data=data, split=split))
+    assert result.num_clips == {"train": 12 + 10, "validation": 0, "test": 12}
+    card = (tmp_path / "run" / result.name / "README.md").read_text(encoding="utf-8")
+    for source in (tone_csv, Path(arguments.data.source)):
+        assert f"* Data: `{source.name}`" in card
+
+
 @pytest.mark.unit
 @pytest.mark.parametrize("kind", ["head", "lora"])
 def test_a_part_of_the_model_may_learn(arguments: FinetuneASTArguments, kind: Any, tmp_path: Path) -> None:

@@ -1,0 +1,57 @@
+"""Clips of a second source in the training parts, and nowhere else."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hf_audioformer import read_clips
+from hf_audioformer.data import SplitArguments, make_splits
+from hf_audioformer.data.added_clips import with_added_clips
+
+
+@pytest.fixture
+def clips(tone_csv: Path):
+    return read_clips(tone_csv)
+
+
+@pytest.fixture
+def added(tone_folder: Path, clips):
+    return read_clips(tone_folder, multi_label=True, label_names=clips.label_names)
+
+
+@pytest.fixture
+def splits(clips):
+    return make_splits(clips, SplitArguments(kind="folds", column="fold"))
+
+
+@pytest.mark.parametrize("count", [None, 5])
+def test_training_parts_grow_and_the_others_stay(clips, added, splits, count):
+    joint, grown = with_added_clips(clips, splits, added, "tones", count, seed=0)
+    assert len(joint) == len(clips) + len(added)
+    for before, after in zip(splits, grown, strict=True):
+        assert (after.name, after.validation, after.test) == (before.name, before.validation, before.test)
+        assert after.train[: len(before.train)] == before.train
+        new = after.train[len(before.train) :]
+        assert len(new) == (count or len(added))
+        assert all(index >= len(clips) for index in new)
+        assert new == sorted(set(new)) == grown[0].train[-len(new) :]
+
+
+def test_sounds_labels_and_names_are_those_of_their_source(clips, added, splits):
+    joint, _ = with_added_clips(clips, splits, added, "tones", None, seed=0)
+    np.testing.assert_array_equal(joint.targets(), np.concatenate([clips.targets(), added.targets()]))
+    assert joint.ids == clips.ids + [f"tones/{name}" for name in added.ids]
+    for index, (source, row) in {3: (clips, 3), len(clips) + 7: (added, 7)}.items():
+        np.testing.assert_array_equal(joint.load(index)["array"], source.load(row)["array"])
+
+
+def test_other_seeds_draw_other_clips(clips, added, splits):
+    drawn = [with_added_clips(clips, splits, added, "tones", 8, seed)[1][0].train for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.parametrize("count", [0, 1000])
+def test_more_clips_than_there_are_is_an_error(clips, added, splits, count):
+    with pytest.raises(ValueError, match=rf"{count} clips of tones are asked for; it has {len(added)}"):
+        with_added_clips(clips, splits, added, "tones", count, seed=0)

@@ -27,7 +27,8 @@ def with_added_clips(
     Names of added clips begin with `source`. The splits must have been made of `clips`.
 
     Raises:
-        ValueError: There are fewer than `count`, or one of the tables is a code store.
+        ValueError: There are fewer than `count`, some have labels that `clips` lack, or one of the tables is a code
+            store.
     """
     import datasets
 
@@ -38,7 +39,7 @@ def with_added_clips(
     labels = "labels" if clips.multi_label else "label"
     columns = {
         "id": [f"{source}/{name}" for name in added.ids],
-        labels: added.column(labels),
+        labels: _numbered_as(clips, added, labels, source),
         ADDED_ROW: range(len(added)),
     }
     shared = {name: clips.table.features[name] for name in ("id", labels)}
@@ -49,7 +50,24 @@ def with_added_clips(
     )
     order = np.random.default_rng(seed).permutation(len(added))[:count]
     drawn = sorted(len(clips) + int(index) for index in order)
-    return joint, [replace(split, train=[*split.train, *drawn]) for split in splits]
+    return joint, [replace(split, train=[*split.train, *drawn], added=drawn) for split in splits]
+
+
+def _numbered_as(clips: ClipTable, added: ClipTable, column: str, source: str) -> list[Any]:
+    """The column of the added clips' labels, class indices or lists of them, as `clips` number the classes."""
+    if clips.label_names == added.label_names:
+        return added.column(column)
+    number_of = {name: number for number, name in enumerate(clips.label_names)}
+    of_clips = [values if clips.multi_label else [values] for values in added.column(column)]
+    names = [[added.label_names[value] for value in values] for values in of_clips]
+    unknown = sorted({name for of_clip in names for name in of_clip} - {*clips.label_names})
+    if unknown:
+        raise ValueError(
+            f"{source} cannot be added: {len(unknown)} of its labels are none of the clips that it is added to, first "
+            f"{unknown[:3]}; these have {', '.join(clips.label_names[:10])}"
+        )
+    numbers = [[number_of[name] for name in of_clip] for of_clip in names]
+    return numbers if clips.multi_label else [number for (number,) in numbers]
 
 
 @dataclass(frozen=True)

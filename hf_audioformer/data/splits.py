@@ -90,12 +90,21 @@ class SplitArguments:
 
 @dataclass(frozen=True)
 class Split:
-    """Indices of clips, each list in rising order; `name` tells the splits of one protocol apart."""
+    """Indices of clips, each list in rising order; `name` tells the splits of one protocol apart.
+
+    `added` are those of `train` that come from another source (`with_added_clips`).
+    """
 
     name: str
     train: list[int]
     validation: list[int]
     test: list[int]
+    added: list[int] = field(default_factory=list)
+
+    @property
+    def own_train(self) -> list[int]:
+        """Those of `train` that come from the source that is tested."""
+        return sorted({*self.train} - {*self.added})
 
 
 def make_splits(clips: ClipTable, arguments: SplitArguments, *, must_vary: bool = True) -> list[Split]:

@@ -300,7 +300,7 @@ def _with_added_clips(
     data = arguments.data
     if data.also is None:
         return clips, splits
-    added = read(ReadingArguments(data.also, multi_label=clips.multi_label), label_names=clips.label_names)
+    added = read(ReadingArguments(data.also, multi_label=clips.multi_label))
     return with_added_clips(clips, splits, added, data.also, data.also_clips, arguments.seed)
 
 

@@ -3,7 +3,7 @@ works alone."""
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -94,7 +94,7 @@ class SplitTrainingArguments:
         default=5000,
         metadata={
             "help": "beside the result of a split of at most so many clips goes that of logistic regression on simple "
-            "features of the same clips; 0: never"
+            "features of the source's clips; 0: never"
         },
     )
     seed: int = field(default=0, metadata={"help": "seed of the weights, the order and all augmentation"})
@@ -239,7 +239,7 @@ class SplitTraining(ABC, Generic[Arguments]):
             name=split.name,
             score=self.task.score(metrics),
             metric=self.task.metric(scored.labels),
-            chance=self.task.chance(self.task.train_labels(self.clips, split.train), scored),
+            chance=self.task.chance(self.task.train_labels(self.clips, split.own_train), scored),
             metrics=metrics,
             num_clips={part: len(dataset) for part, dataset in parts.items()},
             seconds=done.seconds,
@@ -247,7 +247,7 @@ class SplitTraining(ABC, Generic[Arguments]):
         )
         weights = trainer.gather_weights()
         if trainer.is_world_process_zero():
-            result = self._with_floor(result, parts)
+            result = self._with_floor(result, parts, own_train=set(split.own_train))
             self.save(trainer, folder, weights)
             self.write_card(trainer, folder, Measured(result, scored, done.history, self.task))
             write_results(result_file, [result])
@@ -258,17 +258,19 @@ class SplitTraining(ABC, Generic[Arguments]):
         trainer.accelerator.wait_for_everyone()
         return result
 
-    def _with_floor(self, result: SplitResult, parts: Mapping[str, Any]) -> SplitResult:
-        """The result with the floor of the clips in `parts`, unless they are too many for it."""
+    def _with_floor(self, result: SplitResult, parts: Mapping[str, Any], own_train: Collection[int]) -> SplitResult:
+        """The result with the floor of the clips in `parts`, of the training clips `own_train` alone, unless they are
+        too many for it."""
         if not self.task.floor_is:
             return result
-        most, found = self.arguments.floor_clips, len(parts["train"]) + len(parts["test"])
+        index_of = {clip_id: index for index, clip_id in enumerate(self.clips.ids)}
+        heard, test = ([index_of[name] for name in parts[part].names] for part in ("train", "test"))
+        train = [index for index in heard if index in own_train]
+        most, found = self.arguments.floor_clips, len(train) + len(test)
         if found > most:
             if most:
                 print(f"no floor was computed: {found} clips, and floor_clips is {most}")
             return result
-        index_of = {clip_id: index for index, clip_id in enumerate(self.clips.ids)}
-        train, test = ([index_of[name] for name in parts[part].names] for part in ("train", "test"))
         metrics = self.floor.metrics(train, test, show_progress=True)
         return replace(
             result, floor=self.task.score(metrics), floor_features=self.floor.features, floor_is=self.task.floor_is

@@ -531,7 +531,7 @@ def _beside(result: SplitResult, task: Task) -> str:
     """The rows of what the model has to beat on the same clips."""
     floor = "| floor: not computed (`floor_clips` in the recipe below) | - |\n" if task.floor_is else ""
     if result.floor is not None:
-        what = f"{result.floor_is} on {result.floor_features}, trained on the same clips"
+        what = f"{result.floor_is} on {result.floor_features}, trained on the source's training clips"
         floor = f"| floor: {what} | {result.floor:.4f} |\n"
     return f"{floor}| chance: {task.chance_is(result.metric)} | {result.chance:.4f} |"
 

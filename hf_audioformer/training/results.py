@@ -18,7 +18,7 @@ __all__ = ["SplitResult", "chance_level", "format_results", "read_results", "wit
 class SplitResult:
     """One split: its main metric on the test clips in [0, 1], the level of chance, all metrics, and what it took.
 
-    `floor` is the main metric of `floor_is` on the `floor_features` of the same clips, where it was computed.
+    `floor` is the main metric of `floor_is` on the `floor_features` of the source's clips, where it was computed.
     `test_scores` are the main metric on the test clips after each epoch, where that was asked for, and `official_score`
     is that of `official_epoch`; see `with_official_epoch`.
     """
@@ -84,7 +84,7 @@ def format_results(results: Sequence[SplitResult]) -> str:
         lines.append(f"{'mean':{width}}  {scores.mean():9.1%}  (standard deviation {scores.std(ddof=1):.1%})")
     if floors:
         mean = f", mean {np.mean(floors):.1%}" if len(floors) > 1 else ""
-        lines.append(f"floor: {results[0].floor_is} on {results[0].floor_features} of the same clips{mean}")
+        lines.append(f"floor: {results[0].floor_is} on {results[0].floor_features} of the source's clips{mean}")
     official = [result.official_score for result in results if result.official_score is not None]
     if official:
         lines.append(

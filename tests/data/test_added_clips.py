@@ -1,5 +1,6 @@
 """Clips of a second source in the training parts, and nowhere else."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ def clips(tone_csv: Path):
 
 @pytest.fixture
 def added(tone_folder: Path, clips):
-    return read_clips(tone_folder, multi_label=True, label_names=clips.label_names)
+    return read_clips(tone_folder, multi_label=True)
 
 
 @pytest.fixture
@@ -36,6 +37,7 @@ def test_training_parts_grow_and_the_others_stay(clips, added, splits, count):
         assert len(new) == (count or len(added))
         assert all(index >= len(clips) for index in new)
         assert new == sorted(set(new)) == grown[0].train[-len(new) :]
+        assert (after.added, after.own_train) == (new, before.train)
 
 
 def test_sounds_labels_and_names_are_those_of_their_source(clips, added, splits):
@@ -55,3 +57,28 @@ def test_other_seeds_draw_other_clips(clips, added, splits):
 def test_more_clips_than_there_are_is_an_error(clips, added, splits, count):
     with pytest.raises(ValueError, match=rf"{count} clips of tones are asked for; it has {len(added)}"):
         with_added_clips(clips, splits, added, "tones", count, seed=0)
+
+
+@pytest.mark.parametrize("multi_label", [True, False])
+def test_labels_are_matched_by_name(tone_folder: Path, tmp_path: Path, multi_label):
+    """Of two of the classes, which in their own source are numbered in another way."""
+    clips = read_clips(tone_folder, multi_label=multi_label)
+    *_, last = clips.label_names
+    rest = tmp_path / "rest"
+    shutil.copytree(tone_folder / last, rest / last)
+    added = read_clips(rest, multi_label=multi_label)
+    (split,) = make_splits(clips, SplitArguments())
+    joint, _ = with_added_clips(clips, [split], added, "rest", None, seed=0)
+    of_last = [index for index in range(len(clips)) if clips.ids[index].startswith(last)]
+    expected = clips.targets(of_last[:1]).repeat(len(added), axis=0)
+    np.testing.assert_array_equal(joint.targets(range(len(clips), len(joint))), expected)
+
+
+def test_a_label_that_the_clips_lack_is_an_error(tone_folder: Path, tmp_path: Path):
+    clips = read_clips(tone_folder)
+    shutil.copytree(tone_folder / clips.label_names[0], tmp_path / "rest" / "whistle")
+    added = read_clips(tmp_path / "rest")
+    splits = make_splits(clips, SplitArguments())
+    message = rf"rest cannot be added: 1 of its labels .* \['whistle'\]; these have {', '.join(clips.label_names)}"
+    with pytest.raises(ValueError, match=message):
+        with_added_clips(clips, splits, added, "rest", None, seed=0)

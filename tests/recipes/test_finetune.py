@@ -137,7 +137,7 @@ def test_the_score_is_that_of_the_saved_model_on_the_test_clips(arguments: Finet
     train, test = ([vectors[index] for index in part] for part in (split.train, split.test))
     peer = make_pipeline(StandardScaler(), LogisticRegression()).fit(train, clips.targets(split.train))
     assert result.floor == peer.score(test, clips.targets(split.test))
-    assert f"statistics of log-mels, trained on the same clips | {result.floor:.4f} |" in card.text
+    assert f"statistics of log-mels, trained on the source's training clips | {result.floor:.4f} |" in card.text
     assert "learning_rate: " in card.text
     for path in (str(Path(arguments.output_dir).parent), str(Path(arguments.data.source).parent)):
         assert path not in str(card)

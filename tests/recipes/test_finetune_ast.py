@@ -377,3 +377,16 @@ def test_silence_and_patience_without_validation_are_refused(arguments: Finetune
             soundfile.write(tmp_path / "silence" / label / f"{index}.wav", np.zeros(4000), SAMPLING_RATE)
     with pytest.raises(ValueError, match="all frames of the training clips are the same"):
         finetune_ast.run(replace(arguments, data=SpectrogramClips(source=str(tmp_path / "silence"))))
+
+
+def test_a_second_source_is_learnt_from_and_not_compared_with(
+    arguments: FinetuneASTArguments, tone_folder: Path, tmp_path: Path
+) -> None:
+    """The floor knows the clips of `data.source` alone: those of the other, whose labels are wrong, do not harm it."""
+    labels = sorted(folder.name for folder in tone_folder.iterdir())
+    for label, wrong in zip(labels, labels[1:] + labels[:1], strict=True):
+        shutil.copytree(tone_folder / label, tmp_path / "others" / wrong)
+    data = replace(arguments.data, also=str(tmp_path / "others"))
+    (result,) = finetune_ast.run(replace(arguments, data=data, training=FAST | {"num_train_epochs": 1}))
+    assert result.num_clips["train"] == 24 + 15
+    assert result.floor == 1

@@ -88,7 +88,7 @@ def test_the_text_holds_the_numbers_and_the_history(tmp_path: Path) -> None:
         "* Data: [ESC-10](https://github.com/karolpiczak/ESC-50) (K. J. Piczak",
         "CC BY-SA 4.0: the weights started from, and the codec in `codec/`, are the small ones",
         "| macro mAP on these clips | value |\n| --- | --- |\n| this model | 0.7322 |\n"
-        "| floor: logistic regression on statistics of log-mels, trained on the same clips | 0.5125 |\n"
+        "| floor: logistic regression on statistics of log-mels, trained on the source's training clips | 0.5125 |\n"
         "| chance: a random ranking | 0.2360 |\n",
         "Test clips (split `fold_1`) were used once",
         "had heard some clips of such sets before, without labels: folds 1, 2 and 4 of ESC-10",

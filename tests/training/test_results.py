@@ -56,9 +56,9 @@ def test_floors_have_a_column_and_a_line() -> None:
     lines = format_results(results).splitlines()
     assert lines[0].split() == ["split", "accuracy", "floor", "chance", "train", "test", "seconds"]
     assert lines[1].split()[1:4] == ["50.0%", "41.0%", "25.0%"]
-    assert lines[-1] == "floor: logistic regression on statistics of log-mels of the same clips, mean 42.0%"
+    assert lines[-1] == "floor: logistic regression on statistics of log-mels of the source's clips, mean 42.0%"
     assert len({len(line) for line in lines[:3]}) == 1
-    assert format_results(results[:1]).splitlines()[-1].endswith("of the same clips")
+    assert format_results(results[:1]).splitlines()[-1].endswith("of the source's clips")
     assert format_results([*results, result("fold_3", 0.5)]).splitlines()[3].split()[2] == "-"
 
 

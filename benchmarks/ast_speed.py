@@ -25,6 +25,7 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassificati
 from hf_audioformer import ASTLogMelFeatureExtractor
 from hf_audioformer.data.spectrogram_collator import SpectrogramCollator
 from hf_audioformer.models.ast.loading_ast import new_ast
+from hf_audioformer.models.ast.lean_ast import make_lean
 from hf_audioformer.models.ast.tokens_ast import keep_tokens
 from hf_audioformer.training.cpu import keep_freed_memory, quick_attention
 
@@ -49,6 +50,7 @@ def our_training(
     model = new_ast(config, num_labels=NUM_CLASSES, seconds=len(clips[0]) / SAMPLING_RATE)
     extractor = ASTLogMelFeatureExtractor(max_length=model.config.max_length)
     keep_tokens(model)
+    make_lean(model)
     padding = (0 - extractor.mean) / (2 * extractor.std)
     collate = SpectrogramCollator(model.config, padding, patch_dropout=patch_dropout)
 

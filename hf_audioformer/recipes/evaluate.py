@@ -27,6 +27,7 @@ from ..data.waveform_cache import WaveformCache
 from ..data.windows import WindowedDataset, check_overlap, mean_scores
 from ..inference.loading import DESCRIBED, Output, choose_device, load_classifier, output_of
 from ..metrics import class_probabilities
+from ..models.ast.lean_ast import make_lean
 from ..models.ast.tokens_ast import keep_tokens
 from ..models.audioformer.waveform_audioformer import resample
 from ..training.arguments import parse_config
@@ -346,6 +347,7 @@ def _classify_windows(
     )
     collate = SpectrogramCollator(model.config, windows.padding_value, arguments.data.ignore_padding)
     keep_tokens(model)
+    make_lean(model)
     batches = (
         (chunk, collate([windows[window] for window in chunk]))
         for chunk in _chunks(range(len(windows)), arguments.batch_size)

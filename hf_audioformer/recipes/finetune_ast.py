@@ -22,6 +22,7 @@ from ..data.spectrogram_dataset import SpectrogramDataset
 from ..data.splits import Split, make_splits
 from ..data.waveform_cache import WaveformCache
 from ..data.windows import WindowedDataset, check_overlap, mean_scores
+from ..models.ast.lean_ast import make_lean
 from ..models.ast.tokens_ast import keep_tokens
 from ..training.adaptation import AdaptationArguments, adapt, merge_lora
 from ..training.arguments import parse_config
@@ -197,6 +198,7 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
             seed=arguments.seed,
         )
         keep_tokens(model)
+        make_lean(model)
         adapt(model, arguments.adaptation, seed=arguments.seed)
         windows = self._windows(validation) if len(validation) else None
         collator = SpectrogramCollator(model.config, training.padding_value, arguments.data.ignore_padding)

@@ -24,8 +24,8 @@ from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassificati
 
 from hf_audioformer import ASTLogMelFeatureExtractor
 from hf_audioformer.data.spectrogram_collator import SpectrogramCollator
-from hf_audioformer.models.ast.loading_ast import new_ast
 from hf_audioformer.models.ast.lean_ast import make_lean
+from hf_audioformer.models.ast.loading_ast import new_ast
 from hf_audioformer.models.ast.tokens_ast import keep_tokens
 from hf_audioformer.training.cpu import keep_freed_memory, quick_attention
 

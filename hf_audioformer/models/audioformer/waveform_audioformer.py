@@ -7,6 +7,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 # More channels than any recording has: an axis this long holds samples.
 MAX_CHANNELS = 64
@@ -40,7 +41,22 @@ def resample(waveform: torch.Tensor, orig_rate: int, new_rate: int) -> torch.Ten
             f"{orig_rate} and {new_rate} Hz have too small a common divisor ({common}) to resample; is {orig_rate} Hz "
             "meant? Otherwise resample to a rate such as 16000 or 44100 first."
         )
-    return _resampler(int(orig_rate), int(new_rate), waveform.device)(waveform)
+    return _resampled(waveform, _resampler(int(orig_rate), int(new_rate), waveform.device))
+
+
+def _resampled(waveform: torch.Tensor, resampler: torch.nn.Module) -> torch.Tensor:
+    """What torchaudio's `Resample` gives, as a product of matrices where its windows overlap by less than half.
+
+    Its convolution is compiled anew for every length (seen with PyTorch 2.14 on a CPU), which takes longer than to run
+    it; overlapping windows are copies of the waveform.
+    """
+    kernel, width = resampler.kernel[:, 0], resampler.width
+    step, outputs = resampler.orig_freq // resampler.gcd, resampler.new_freq // resampler.gcd
+    if kernel.shape[1] > 2 * step or not waveform.is_floating_point():
+        return resampler(waveform)
+    samples = waveform.shape[-1]
+    windows = F.pad(waveform, (width, width + step)).unfold(-1, kernel.shape[1], step)
+    return (windows @ kernel.T).flatten(-2)[..., : -(-outputs * samples // step)]
 
 
 @lru_cache(maxsize=RESAMPLERS_KEPT)

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torchaudio
 from datasets.fingerprint import Hasher
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -216,6 +217,14 @@ def test_other_rates_are_resampled(extractor, rate):
     by_hand = resample(torch.from_numpy(clip), rate, RATE)
     assert abs(len(by_hand) - RATE / 4) <= 1 + RATE / rate
     np.testing.assert_array_equal(codes_of(extractor, clip, sampling_rate=rate), codes_of(extractor, by_hand))
+
+
+@pytest.mark.parametrize("rate", [7_350, 8_000, 12_900, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("shape", [(1,), (399,), (2, 3, 8001)])
+def test_resampling_is_torchaudios(rate, shape):
+    waveform = torch.from_numpy(np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
+    expected = torchaudio.transforms.Resample(rate, RATE)(waveform)
+    torch.testing.assert_close(resample(waveform, rate, RATE), expected, rtol=0, atol=2e-6)
 
 
 def test_resampling_keeps_a_tone():

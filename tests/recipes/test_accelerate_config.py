@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from accelerate import FullyShardedDataParallelPlugin
@@ -11,6 +12,7 @@ from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 from transformers import ASTForAudioClassification, PreTrainedModel
 
 from hf_audioformer import AudioFormerForMaskedLM, AudioFormerForPreTraining, cli
+from hf_audioformer.models.ast.lean_ast import make_lean
 from hf_audioformer.recipes.accelerate_config import accelerate_configs
 from hf_audioformer.training.launch import wrap_layers
 
@@ -25,6 +27,13 @@ KINDS = {
     "single_gpu": ("NO", 1),
     "two_nodes": ("MULTI_GPU", 2),
 }
+
+
+def lean_ast(**settings: Any) -> ASTForAudioClassification:
+    """As `finetune-ast` trains it."""
+    model = ASTForAudioClassification(tiny_ast_config(**settings))
+    make_lean(model)
+    return model
 
 
 @pytest.mark.unit
@@ -49,9 +58,10 @@ def test_accelerate_reads_it_and_knows_every_setting(name: str) -> None:
     [
         lambda: AudioFormerForMaskedLM(tiny_config()),
         lambda: AudioFormerForPreTraining(tiny_config()),
-        lambda: ASTForAudioClassification(tiny_ast_config()),
+        lambda: lean_ast(num_hidden_layers=1),
+        lambda: lean_ast(num_hidden_layers=2),
     ],
-    ids=["masked", "pretraining", "AST"],
+    ids=["masked", "pretraining", "AST of one layer", "AST"],
 )
 def test_sharded_models_are_wrapped_by_layers_and_saved_whole(
     make_model: Callable[[], PreTrainedModel], monkeypatch: pytest.MonkeyPatch

@@ -102,13 +102,3 @@ def test_it_is_saved_as_a_stock_model(tmp_path: Any) -> None:
     assert type(loaded.audio_spectrogram_transformer.layers[-1]) is type(model.audio_spectrogram_transformer.layers[0])
     values = torch.randn(2, 14, 8)
     torch.testing.assert_close(loaded.eval()(values).logits, lean.eval()(values).logits, rtol=0, atol=1e-6)
-
-
-@pytest.mark.unit
-def test_fsdp_finds_its_layers() -> None:
-    """By their names, also where there is but one."""
-    from accelerate.utils.dataclasses import get_module_class_from_name
-
-    _, lean = pair(num_hidden_layers=1)
-    names = lean._no_split_modules
-    assert all(get_module_class_from_name(lean, name) for name in names)

@@ -27,6 +27,7 @@ from ..models.ast.tokens_ast import keep_tokens
 from ..training.adaptation import AdaptationArguments, adapt, merge_lora
 from ..training.arguments import parse_config
 from ..training.ast_classifier import (
+    STOCK_RATE,
     ASTModelArguments,
     FeatureArguments,
     build_ast,
@@ -255,6 +256,11 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
             f"tested in windows that share {data.window_overlap:.0%} (`hf-audioformer evaluate`).",
             size_of(trainer.model),
         ]
+        if extractor.sampling_rate != STOCK_RATE:
+            sentences.append(
+                f"At {extractor.sampling_rate} Hz plain Transformers computes these features only where torchaudio is "
+                "installed."
+            )
         if data.ignore_padding:
             sentences.append(
                 "Padding of shorter clips was left out in training and testing (`data.ignore_padding`); plain "

@@ -16,6 +16,7 @@ from .console import quiet_transformers
 
 __all__ = [
     "DEFAULT_CHECKPOINT",
+    "STOCK_RATE",
     "ASTModelArguments",
     "FeatureArguments",
     "build_ast",
@@ -29,6 +30,9 @@ DEFAULT_CHECKPOINT = "MIT/ast-finetuned-audioset-10-10-0.4593"
 
 # 10.24 s, which the released models read.
 LONGEST_DEFAULT = 1024
+
+# In Hz. Without torchaudio, Transformers' extractor is for the first alone.
+STOCK_RATE, LOWEST_RATE = 16_000, 2000
 
 AST_TYPE = "audio-spectrogram-transformer"
 LOADERS: dict[str, Callable[..., ASTForAudioClassification]] = {
@@ -100,7 +104,7 @@ class ASTModelArguments:
 
 @dataclass(frozen=True)
 class FeatureArguments:
-    """What the model hears of a clip: log-mels of 16 kHz audio, a frame each 10 ms.
+    """What the model hears of a clip: log-mels, a frame each 10 ms.
 
     Raises:
         ValueError: Settings that do not go together.
@@ -115,6 +119,13 @@ class FeatureArguments:
     )
     max_length: int | None = field(default=None, metadata={"help": "the same in frames, in place of seconds"})
     num_mel_bins: int | None = field(default=None, metadata={"help": "mel bands; the checkpoint's, or 128"})
+    sampling_rate: int | None = field(
+        default=None,
+        metadata={
+            "help": "rate in Hz to which clips are brought; mel bands end at its half; the checkpoint's, or 16000 "
+            "(for other rates plain Transformers needs torchaudio)"
+        },
+    )
     statistics: Literal["data", "checkpoint"] = field(
         default="data",
         metadata={"help": "mean and deviation for normalisation: those of the split's training clips, or as they are"},
@@ -127,6 +138,8 @@ class FeatureArguments:
             raise ValueError(
                 f"features.seconds is {self.seconds} and features.max_length {self.max_length}; give one of the two"
             )
+        if self.sampling_rate is not None and self.sampling_rate < LOWEST_RATE:
+            raise ValueError(f"features.sampling_rate is {self.sampling_rate}; it must be at least {LOWEST_RATE} Hz")
         if (self.mean is None) != (self.std is None) or (self.std is not None and self.std <= 0):
             raise ValueError(f"features.mean is {self.mean} and features.std {self.std}; give both, std above 0")
 
@@ -157,6 +170,8 @@ def load_front_end(model: ASTModelArguments, features: FeatureArguments) -> ASTL
         extractor = ASTLogMelFeatureExtractor.from_pretrained(model.source)
     if features.num_mel_bins is not None:
         extractor.num_mel_bins = features.num_mel_bins
+    if features.sampling_rate is not None:
+        extractor.sampling_rate = features.sampling_rate
     if features.mean is not None and features.std is not None:
         extractor.mean, extractor.std = features.mean, features.std
     return extractor

@@ -36,6 +36,18 @@ def test_equals_the_stock_extractor(installed: bool, settings: dict[str, Any]) -
 
 
 @pytest.mark.reference
+@pytest.mark.parametrize("rate", [8000, 24000])
+def test_equals_the_stock_extractor_at_other_rates_with_torchaudio(rate: int) -> None:
+    clips = [noise(1600), noise(16000), np.zeros(3000, dtype=np.float32)]
+    settings: dict[str, Any] = {"sampling_rate": rate, "num_mel_bins": 32}
+    expected, found = (
+        features(kind(**settings), clips, sampling_rate=rate)
+        for kind in (ASTFeatureExtractor, ASTLogMelFeatureExtractor)
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.reference
 def test_saves_itself_as_the_stock_extractor(tmp_path: Path) -> None:
     ours = ASTLogMelFeatureExtractor(mean=-5.0, std=3.0, max_length=32, num_mel_bins=64, return_attention_mask=True)
     ours.save_pretrained(tmp_path)

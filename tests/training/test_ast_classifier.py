@@ -70,7 +70,8 @@ def test_a_checkpoint_brings_its_front_end_and_weights(checkpoint: str) -> None:
     extractor = load_front_end(arguments, FeatureArguments())
     assert (extractor.num_mel_bins, extractor.mean, extractor.std) == (64, -1.5, 2.5)
     own = load_front_end(arguments, FeatureArguments(mean=-4.0, std=3.0))
-    assert (own.mean, own.std) == (-4.0, 3.0)
+    assert (own.mean, own.std, own.sampling_rate) == (-4.0, 3.0, 16000)
+    assert load_front_end(arguments, FeatureArguments(sampling_rate=8000)).sampling_rate == 8000
     assert model_length(arguments, FeatureArguments(), lambda: 40) == 43  # 8 frames of a patch and 7 steps of 5
     extractor.max_length = 43
     model = build_ast(arguments, extractor, ["a", "b", "c"], multi_label=False, seed=0)
@@ -116,6 +117,8 @@ def test_what_does_not_go_together() -> None:
         ASTModelArguments(random_weights=True, num_attention_heads=7)
     with pytest.raises(ValueError, match=r"model.patch_size is 0; it must be at least 1"):
         ASTModelArguments(random_weights=True, patch_size=0)
+    with pytest.raises(ValueError, match=r"features.sampling_rate is 8; it must be at least 2000 Hz"):
+        FeatureArguments(sampling_rate=8)
     for mean, std in ((1.0, None), (None, 1.0), (1.0, 0.0)):
         with pytest.raises(ValueError, match="give both, std above 0"):
             FeatureArguments(mean=mean, std=std)

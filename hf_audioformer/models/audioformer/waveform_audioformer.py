@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ def resample(waveform: torch.Tensor, orig_rate: int, new_rate: int) -> torch.Ten
     return _resampled(waveform, _resampler(int(orig_rate), int(new_rate), waveform.device))
 
 
-def _resampled(waveform: torch.Tensor, resampler: torch.nn.Module) -> torch.Tensor:
+def _resampled(waveform: torch.Tensor, resampler: Any) -> torch.Tensor:
     """What torchaudio's `Resample` gives, as a product of matrices where its windows overlap by less than half.
 
     Its convolution is compiled anew for every length (seen with PyTorch 2.14 on a CPU), which takes longer than to run
@@ -60,7 +61,7 @@ def _resampled(waveform: torch.Tensor, resampler: torch.nn.Module) -> torch.Tens
 
 
 @lru_cache(maxsize=RESAMPLERS_KEPT)
-def _resampler(orig_rate: int, new_rate: int, device: torch.device) -> torch.nn.Module:
+def _resampler(orig_rate: int, new_rate: int, device: torch.device) -> Any:
     from torchaudio.transforms import Resample
 
     return Resample(orig_rate, new_rate).to(device)

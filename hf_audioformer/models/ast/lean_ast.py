@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import ASTForAudioClassification
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.audio_spectrogram_transformer import modeling_audio_spectrogram_transformer as stock
 
-from ..audioformer.embeddings_audioformer import AudioFormerPatchProjection
 from .tokens_ast import NUM_SPECIAL_TOKENS
 
 __all__ = ["make_lean"]
@@ -67,9 +65,11 @@ class ASTLayer(stock.ASTLayer):
         return attention.o_proj(attended.flatten(2))
 
 
-class _PatchProjection(AudioFormerPatchProjection):
+class _PatchProjection(nn.Conv2d):
     """The backward pass of PyTorch's own convolution took two fifths of a step of a small AST on a CPU in bfloat16."""
 
     def forward(self, spectrograms: Tensor) -> Tensor:
         """(batch, 1, bands, frames) to (batch, hidden_size, patches over frequency, patches over time)."""
-        return torch.movedim(super().forward(spectrograms.squeeze(1)), -1, 1)
+        (height, width), (rise, advance) = self.kernel_size, self.stride
+        patches = spectrograms[:, 0].unfold(1, height, rise).unfold(2, width, advance)
+        return nn.functional.linear(patches.flatten(3), self.weight.flatten(1), self.bias).movedim(-1, 1)

@@ -61,7 +61,7 @@ def test_more_clips_than_there_are_is_an_error(clips, added, splits, count):
 
 @pytest.mark.parametrize("multi_label", [True, False])
 def test_labels_are_matched_by_name(tone_folder: Path, tmp_path: Path, multi_label):
-    """Of two of the classes, which in their own source are numbered in another way."""
+    """Of one of the classes, which in its own source has another number."""
     clips = read_clips(tone_folder, multi_label=multi_label)
     *_, last = clips.label_names
     rest = tmp_path / "rest"

@@ -12,13 +12,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from hf_audioformer.models.ast.lean_ast import make_lean
 from hf_audioformer.models.ast.tokens_ast import keep_tokens
 
-from .tiny_ast import tiny_ast
+from .tiny_ast import OVERLAPPING, tiny_ast
 
-# A grid of 3 x 6 patches that overlap.
-CONFIG = {
-    **{"num_mel_bins": 8, "max_length": 14, "patch_size": 4, "frequency_stride": 2, "time_stride": 2},
-    **{"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "num_labels": 3},
-}
 BATCHES = {
     "all tokens": {},
     "some tokens": {"kept_tokens": torch.tensor([[0, 1, 4, 7, 19], [0, 1, 2, 0, 0]])},
@@ -31,7 +26,7 @@ BATCHES = {
 
 def pair(**settings: Any) -> tuple[ASTForAudioClassification, ASTForAudioClassification]:
     """A model and its lean copy, both in training."""
-    model = tiny_ast(**CONFIG | settings).train()
+    model = tiny_ast(**OVERLAPPING | settings).train()
     keep_tokens(model)
     lean = deepcopy(model)
     make_lean(lean)

@@ -10,17 +10,11 @@ from transformers import ASTForAudioClassification, ASTModel
 
 from hf_audioformer.models.ast.tokens_ast import keep_tokens, patch_mask
 
-from .tiny_ast import tiny_ast, tiny_ast_config
-
-# A grid of 3 x 6 patches that overlap.
-CONFIG = {
-    **{"num_mel_bins": 8, "max_length": 14, "patch_size": 4, "frequency_stride": 2, "time_stride": 2},
-    **{"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "num_labels": 3},
-}
+from .tiny_ast import OVERLAPPING, tiny_ast, tiny_ast_config
 
 
 def tiny_model(**settings: Any) -> ASTForAudioClassification:
-    return tiny_ast(**CONFIG, **settings)
+    return tiny_ast(**OVERLAPPING, **settings)
 
 
 def only(model: ASTForAudioClassification, spectrogram: Tensor, tokens: Tensor) -> Tensor:
@@ -41,12 +35,12 @@ def padded(rows: list[Tensor]) -> dict[str, Tensor]:
 
 
 def tokens_of(frames: list[int]) -> list[Tensor]:
-    return [row.nonzero().flatten() for row in patch_mask(frames, tiny_ast_config(**CONFIG))]
+    return [row.nonzero().flatten() for row in patch_mask(frames, tiny_ast_config(**OVERLAPPING))]
 
 
 @pytest.mark.unit
 def test_patches_count_whose_first_frame_is_sound() -> None:
-    config = tiny_ast_config(**CONFIG)
+    config = tiny_ast_config(**OVERLAPPING)
     mask = patch_mask([14, 5, 4, 1], config)
     assert mask.shape == (4, 2 + 3 * 6)
     assert mask.dtype == torch.bool
@@ -152,7 +146,7 @@ def test_needs_one_ast() -> None:
     with pytest.raises(ValueError, match="model is a Linear with 0 ASTModel in it; it must have one"):
         keep_tokens(nn.Linear(1, 1))
     with pytest.raises(ValueError, match="ModuleList with 2 ASTModel"):
-        keep_tokens(nn.ModuleList([ASTModel(tiny_ast_config(**CONFIG)) for _ in range(2)]))
+        keep_tokens(nn.ModuleList([ASTModel(tiny_ast_config(**OVERLAPPING)) for _ in range(2)]))
 
 
 @pytest.mark.invariant

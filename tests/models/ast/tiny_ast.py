@@ -6,6 +6,12 @@ from typing import Any
 import torch
 from transformers import ASTConfig, ASTForAudioClassification, PreTrainedModel
 
+# For `tiny_ast`: a grid of 3 x 6 patches that overlap, without dropout.
+OVERLAPPING: dict[str, Any] = {
+    **{"num_mel_bins": 8, "max_length": 14, "patch_size": 4, "frequency_stride": 2, "time_stride": 2},
+    **{"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "num_labels": 3},
+}
+
 
 def tiny_ast_config(**settings: Any) -> ASTConfig:
     """Settings of an AST with two layers of 32 channels whose grid is the official 12 x 101 of 8 x 8 patches."""

@@ -11,6 +11,7 @@ BENCHMARKS = (
     "codec_speed",
     "fbank_speed",
     "ast_speed",
+    "lean_speed",
     "ft2_speed",
     "metrics_speed",
     "export_speed",

@@ -11,6 +11,7 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -32,7 +33,7 @@ def parse_config(cls: type[Config], argv: list[str], *, description: str) -> Con
         ValueError: an unknown key, a value of the wrong type or a missing required value; the message names the
             file or option, what was found and what is allowed.
     """
-    settings = _settings(cls)
+    settings = _all_settings(cls)
     if "--help" in argv or "-h" in argv:
         print(_help(settings, description))
         sys.exit(0)
@@ -60,6 +61,11 @@ class _Setting:
 
 
 _ABSENT = object()
+
+
+@cache
+def _all_settings(cls: Any) -> Mapping[str, _Setting]:
+    return _settings(cls)
 
 
 def _settings(cls: Any, prefix: str = "", base: Any = None) -> dict[str, _Setting]:
@@ -160,7 +166,7 @@ def _flatten(content: Any, prefix: str, settings: Mapping[str, _Setting], source
         raise ValueError(f"{source}: {prefix[:-1] or 'the file'} must map names to values, found {_found(content)}")
     for name, value in content.items():
         key = f"{prefix}{name}"
-        if key in _sections(settings):
+        if key not in settings and key in _sections(settings):
             yield from _flatten(value, key + ".", settings, source)
         else:
             _known(settings, key, source)

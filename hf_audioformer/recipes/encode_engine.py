@@ -141,7 +141,7 @@ def launch(arguments: EncodeArguments, plan: StorePlan) -> bool:
 
 def _local(arguments: EncodeArguments, logs: Path) -> PipelineExecutor:
     workers = min(arguments.tasks, arguments.workers or arguments.tasks)
-    steps = _steps(arguments, threads=max(1, (os.cpu_count() or 1) // workers))
+    steps = _steps(arguments, threads=max(1, torch.get_num_threads() // workers))
     return LocalPipelineExecutor(steps, tasks=arguments.tasks, workers=workers, logging_dir=str(logs))
 
 

@@ -1,10 +1,9 @@
 """MPC against plain loops, finite differences, and itself in other arrangements."""
 
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from hf_audioformer.losses import MultiPositiveContrastiveLoss, classification_loss
+
+from .warm_processes import exit_codes, start_together
 
 FORMS = pytest.mark.parametrize("form", ["supcon", "lsep"])
 SIMILARITIES = pytest.mark.parametrize("similarity", ["cosine", "dot"])
@@ -200,27 +201,26 @@ def test_half_precision_is_computed_in_float32(form):
     torch.testing.assert_close(found, loss(anchors.float(), companions), atol=0, rtol=0)
 
 
-SCRIPT = """
-import sys, torch
-from hf_audioformer.losses import MultiPositiveContrastiveLoss, classification_loss
-anchors, companions, present, clip_ids = torch.load(sys.argv[1])
-torch.distributed.init_process_group("gloo")
-rank = torch.distributed.get_rank()
-own = slice(rank * len(anchors) // 2, (rank + 1) * len(anchors) // 2)
-results = {}
-for form in ("supcon", "lsep"):
-    for name, ids in (("told", clip_ids[own]), ("different", None)):
-        mine = anchors[own].clone().requires_grad_()
-        loss = MultiPositiveContrastiveLoss(form=form)(mine, companions[own], present[own], ids)
-        loss.backward()
-        results[form, name] = (loss.detach(), mine.grad)
-try:
-    MultiPositiveContrastiveLoss()(anchors[: rank + 1], companions[: rank + 1])
-except ValueError as error:
-    results["error"] = str(error)
-torch.save(results, f"{sys.argv[2]}/{rank}.pt")
-torch.distributed.destroy_process_group()
-"""
+def half_of_a_batch() -> int:
+    """What one of two processes finds for its half of the anchors; the inputs and a folder are `sys.argv[1:]`."""
+    anchors, companions, present, clip_ids = torch.load(sys.argv[1])
+    torch.distributed.init_process_group("gloo")
+    rank = torch.distributed.get_rank()
+    own = slice(rank * len(anchors) // 2, (rank + 1) * len(anchors) // 2)
+    results: dict[Any, Any] = {}
+    for form in ("supcon", "lsep"):
+        for name, ids in (("told", clip_ids[own]), ("different", None)):
+            mine = anchors[own].clone().requires_grad_()
+            loss = MultiPositiveContrastiveLoss(form=form)(mine, companions[own], present[own], ids)
+            loss.backward()
+            results[form, name] = (loss.detach(), mine.grad)
+    try:
+        MultiPositiveContrastiveLoss()(anchors[: rank + 1], companions[: rank + 1])
+    except ValueError as error:
+        results["error"] = str(error)
+    torch.save(results, f"{sys.argv[2]}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+    return 0
 
 
 @pytest.mark.invariant
@@ -230,15 +230,9 @@ def test_two_processes_equal_one(tmp_path: Path):
     anchors, companions, present, clip_ids = batch(1, 8, 2)
     present[4:7] = False
     torch.save((anchors, companions, present, clip_ids), tmp_path / "inputs.pt")
-    (tmp_path / "script.py").write_text(SCRIPT)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launcher, str(tmp_path / "script.py"), str(tmp_path / "inputs.pt"), str(tmp_path)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    printed = tmp_path / "printed.txt"
+    processes = start_together(half_of_a_batch, tmp_path / "inputs.pt", tmp_path, output=printed)
+    assert exit_codes(processes) == [0, 0], printed.read_text()
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for form in ("supcon", "lsep"):
         for name, ids in (("told", clip_ids), ("different", None)):

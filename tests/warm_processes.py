@@ -16,8 +16,8 @@ import torch
 
 PRELOADED = [f"hf_audioformer.recipes.{name}" for name in ("finetune", "finetune_ast", "pretrain")]
 
-_server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(PRELOADED)
+server = multiprocessing.get_context("forkserver")
+server.set_forkserver_preload(PRELOADED)
 
 
 def start(
@@ -33,7 +33,7 @@ def start(
         environment: settings beside those of this process; no GPU is in sight.
     """
     settings = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **(environment or {})}
-    process = _server.Process(target=_run, args=(main, [str(word) for word in argv], str(output), settings))
+    process = server.Process(target=_run, args=(main, [str(word) for word in argv], str(output), settings))
     process.start()
     return process
 

@@ -8,7 +8,7 @@ section that is passed on as keyword arguments is a `dict` field with
 import importlib
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import cache
@@ -63,11 +63,6 @@ class _Setting:
 _ABSENT = object()
 
 
-@cache
-def _all_settings(cls: Any) -> Mapping[str, _Setting]:
-    return _settings(cls)
-
-
 def _settings(cls: Any, prefix: str = "", base: Any = None) -> dict[str, _Setting]:
     """Every setting of `cls` by its dotted name, sections opened; `base` is the instance that holds the defaults."""
     settings: dict[str, _Setting] = {}
@@ -87,6 +82,9 @@ def _settings(cls: Any, prefix: str = "", base: Any = None) -> dict[str, _Settin
         else:
             settings[key] = _Setting(annotation, default, field.metadata.get("help", ""))
     return settings
+
+
+_all_settings: Callable[[Any], Mapping[str, _Setting]] = cache(_settings)
 
 
 def _build(cls: type[Config], values: Mapping[str, Any], prefix: str = "", base: Any = None) -> Config:

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 from hf_audioformer.data import CodeCollator, MaskedCodeCollator
 from hf_audioformer.data.collators import CompanionCollator
 
+from .. import warm_processes
+
 CODEBOOK_SIZE = 64
 MASK, PAD = CODEBOOK_SIZE + 2, CODEBOOK_SIZE + 3
 
@@ -204,14 +206,19 @@ def test_masks_depend_on_clip_epoch_and_seed_alone() -> None:
 
 
 @pytest.mark.invariant
-@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("start", ["fork", "forkserver"])
 def test_workers_see_the_epoch_and_draw_the_same_masks(start: str) -> None:
     """Persistent workers keep the collator they started with; the epoch must reach them all the same."""
     here, there = MaskedCodeCollator(CODEBOOK_SIZE), MaskedCodeCollator(CODEBOOK_SIZE)
     clips = [clip(index, frames=30 + index) for index in range(12)]
     main = DataLoader(clips, batch_size=4, collate_fn=here)
     workers = DataLoader(
-        clips, batch_size=4, collate_fn=there, num_workers=2, persistent_workers=True, multiprocessing_context=start
+        clips,
+        batch_size=4,
+        collate_fn=there,
+        num_workers=2,
+        persistent_workers=True,
+        multiprocessing_context=warm_processes.server if start == "forkserver" else start,
     )
     seen = []
     for epoch in range(3):

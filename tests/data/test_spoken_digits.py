@@ -1,7 +1,7 @@
 """Digits spoken by espeak-ng."""
 
+import hashlib
 import io
-import subprocess
 import sys
 from pathlib import Path
 
@@ -21,13 +21,15 @@ from hf_audioformer.data.spoken_digits import (
     spoken_digits,
 )
 
+from ..warm_processes import exit_codes, start
+
 MANNER = {"words_per_minute": 160, "pitch": 50, "pitch_range": 50}
-PRINT_DIGESTS = """
-import hashlib
-from hf_audioformer.data.spoken_digits import spoken_digits
-for row in spoken_digits(100):
-    print(row["voice"], hashlib.sha256(row["audio"]["bytes"]).hexdigest())
-"""
+
+
+def print_digests() -> int:
+    for row in spoken_digits(100):
+        print(row["voice"], hashlib.sha256(row["audio"]["bytes"]).hexdigest())
+    return 0
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +112,10 @@ def test_clips_are_of_all_digits_in_turn_and_of_many_voices() -> None:
 
 
 @pytest.mark.invariant
-def test_every_process_makes_the_same_clips() -> None:
-    first, second = (
-        subprocess.run([sys.executable, "-c", PRINT_DIGESTS], capture_output=True, text=True, check=True).stdout
-        for _ in range(2)
-    )
+def test_every_process_makes_the_same_clips(tmp_path: Path) -> None:
+    files = [tmp_path / "first", tmp_path / "second"]
+    assert exit_codes([start(print_digests, output=file) for file in files]) == [0, 0]
+    first, second = (file.read_text() for file in files)
     assert len(first.splitlines()) == 100
     assert first == second
 

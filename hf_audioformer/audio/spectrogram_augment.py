@@ -63,11 +63,16 @@ class SpectrogramAugmentation:
     Source: `AudiosetDataset` in src/dataloader.py of github.com/YuanGongND/ast.
     """
 
-    frequency_mask: int = field(
-        default=0, metadata={"help": "mel bands masked, from 0 to below this many; at most half of them"}
+    frequency_mask: float = field(
+        default=0.0,
+        metadata={"help": "mel bands masked, from 0 to below this many, or, if below 1, this share; at most half"},
     )
-    time_mask: int = field(
-        default=0, metadata={"help": "frames of 10 ms masked, from 0 to below this many; at most half of the clip"}
+    time_mask: float = field(
+        default=0.0,
+        metadata={
+            "help": "frames of 10 ms masked, from 0 to below this many, or, if below 1, this share of the clip; "
+            "at most half"
+        },
     )
     num_masks: int = field(default=1, metadata={"help": "masks of each of the two kinds"})
     mixup: float = field(
@@ -197,8 +202,8 @@ def _draw_masks(random: np.random.Generator, count: int) -> tuple[tuple[float, f
     return tuple((width, start) for width, start in random.random((count, 2)).tolist())
 
 
-def _masked(size: int, largest: int, width: float, start: float) -> slice:
+def _masked(size: int, largest: float, width: float, start: float) -> slice:
     """What a mask hides of `size` frames or bands."""
-    exact_width = width * min(largest, int(size * LARGEST_MASKED_SHARE))
+    exact_width = width * min(largest if largest >= 1 else largest * size, int(size * LARGEST_MASKED_SHARE))
     first = int(start * (size - exact_width))
     return slice(first, first + int(exact_width))

@@ -71,6 +71,16 @@ def test_at_most_half_of_a_clip_is_masked_and_the_clip_itself_is_not_changed() -
 
 
 @pytest.mark.unit
+def test_a_mask_below_one_is_a_share_of_each_clip() -> None:
+    shares = SpectrogramAugmentation(frequency_mask=0.25, time_mask=0.2)
+    for frames, bands in ((40, 32), (500, 128)):
+        numbers = SpectrogramAugmentation(frequency_mask=bands // 4, time_mask=frames // 5)
+        log_mel = torch.ones(frames, bands)
+        for change in changes(shares, 50):
+            assert torch.equal(shares.mask(log_mel, change), numbers.mask(log_mel, change))
+
+
+@pytest.mark.unit
 def test_nothing_is_changed_by_default() -> None:
     nothing = SpectrogramAugmentation()
     log_mel = torch.randn(9, 4)

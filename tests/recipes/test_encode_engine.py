@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from hf_audioformer.codes.store import missing_shards, read_plan
 from hf_audioformer.recipes import encode
@@ -145,6 +146,13 @@ def test_submitted_jobs_leave_what_one_process_leaves(
     cluster = ClusterArguments(partition="cpu")
     assert encode.run(replace(arguments, tasks=1, cluster=cluster)) is None
     assert encode.run(replace(arguments, tasks=1, cluster=cluster)) == expected, (tmp_path / "sbatch.log").read_text()
+
+
+@pytest.mark.unit
+def test_a_local_task_takes_no_more_threads_than_the_process_has(begun: EncodeArguments) -> None:
+    """With one worker, tasks run in this process, which was given one thread."""
+    assert encode.run(replace(begun, executor="local", tasks=2, workers=1)) is not None
+    assert torch.get_num_threads() == 1
 
 
 @pytest.mark.fault

@@ -54,7 +54,7 @@ class SpectrogramAugmentation:
     played at another speed; another training clip, changed by draws of its own, is mixed in; log-mels are made, or
     mixed now; bands and frames are masked; the log-mels are normalised; noise is added to them and they are rolled.
 
-    All is drawn by (seed, epoch, clip) alone. What is not in the official recipe of AST: a mask hides at most half of
+    All is drawn by (seed, epoch, clip) alone. What is not in the official recipe of AST: masks hide at most half of
     the clip's own frames and none of the padding, and the roll is within the clip's own frames too.
 
     Raises:
@@ -115,6 +115,12 @@ class SpectrogramAugmentation:
         for name in ("frequency_mask", "time_mask", "spectrogram_noise", "roll_frames"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
+        for name in ("frequency_mask", "time_mask"):
+            if getattr(self, name) == 1:
+                raise ValueError(
+                    f"{name} is 1; masks from 0 to below 1 frame or band hide nothing. Set 0 for none, at least 2, or "
+                    "a share below 1"
+                )
         if self.num_masks < 1:
             raise ValueError(f"num_masks is {self.num_masks}; it must be at least 1")
         if self.mixup_concentration <= 0:
@@ -151,10 +157,17 @@ class SpectrogramAugmentation:
         """
         masked = log_mel.clone()
         for width, start in change.frequency_masks:
-            masked[:, _masked(masked.shape[1], self.frequency_mask, width, start)] = 0
+            masked[:, self._masked(masked.shape[1], self.frequency_mask, width, start)] = 0
         for width, start in change.time_masks:
-            masked[_masked(masked.shape[0], self.time_mask, width, start)] = 0
+            masked[self._masked(masked.shape[0], self.time_mask, width, start)] = 0
         return masked
+
+    def _masked(self, size: int, largest: float, width: float, start: float) -> slice:
+        """What a mask hides of `size` frames or bands, of which all masks together leave half."""
+        most = int(size * LARGEST_MASKED_SHARE / self.num_masks)
+        exact_width = width * min(largest if largest >= 1 else largest * size, most)
+        first = int(start * (size - exact_width))
+        return slice(first, first + int(exact_width))
 
     def disturb(self, input_values: Tensor, change: SpectrogramChange) -> Tensor:
         """Normalised log-mels (frames, num_mel_bins) with the drawn noise, uniform from 0 to its level, and rolled."""
@@ -200,10 +213,3 @@ def mix_log_mels(log_mel: Tensor, partner: Tensor, weight: float) -> Tensor:
 
 def _draw_masks(random: np.random.Generator, count: int) -> tuple[tuple[float, float], ...]:
     return tuple((width, start) for width, start in random.random((count, 2)).tolist())
-
-
-def _masked(size: int, largest: float, width: float, start: float) -> slice:
-    """What a mask hides of `size` frames or bands."""
-    exact_width = width * min(largest if largest >= 1 else largest * size, int(size * LARGEST_MASKED_SHARE))
-    first = int(start * (size - exact_width))
-    return slice(first, first + int(exact_width))

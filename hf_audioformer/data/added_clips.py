@@ -19,16 +19,23 @@ ADDED_ROW = "row_of_added"
 
 
 def with_added_clips(
-    clips: ClipTable, splits: Sequence[Split], added: ClipTable, source: str, count: int | None, seed: int
+    clips: ClipTable,
+    splits: Sequence[Split],
+    added: ClipTable,
+    source: str,
+    count: int | None,
+    seed: int,
+    kept_apart: Sequence[str] = (),
 ) -> tuple[ClipTable, list[Split]]:
-    """Both tables as one, the added clips behind the others, and the splits with `count` of them (all if not given),
-    the same, in each training part.
+    """Both tables as one, the added clips behind the others, and the splits with `count` of them (all if not given) in
+    each training part: the same, but for those that share a value of a column that is `kept_apart`, such as a fold or a
+    speaker, with a clip of the split's other parts and with none that is trained on.
 
     Names of added clips begin with `source`. The splits must have been made of `clips`.
 
     Raises:
-        ValueError: There are fewer than `count`, some have labels that `clips` lack, or one of the tables is a code
-            store.
+        ValueError: There are fewer than `count`, some have labels that `clips` lack, all must be kept apart from the
+            other parts of a split, or one of the tables is a code store.
     """
     import datasets
 
@@ -49,8 +56,29 @@ def with_added_clips(
         clips, table=datasets.concatenate_datasets([clips.table, rows]), load_row=_LoadFromEither(clips, added)
     )
     order = np.random.default_rng(seed).permutation(len(added))[:count]
-    drawn = sorted(len(clips) + int(index) for index in order)
-    return joint, [replace(split, train=[*split.train, *drawn], added=drawn) for split in splits]
+    drawn = np.sort(order)
+    grown = []
+    for split in splits:
+        allowed = drawn[~_is_held_out(clips, split, added, kept_apart)[drawn]]
+        if not len(allowed):
+            raise ValueError(
+                f"{source} cannot be added: each of its clips has a value of {' or '.join(kept_apart)} that is held "
+                f"out for testing or validation in the split {split.name}"
+            )
+        new = (len(clips) + allowed).tolist()
+        grown.append(replace(split, train=[*split.train, *new], added=new))
+    return joint, grown
+
+
+def _is_held_out(clips: ClipTable, split: Split, added: ClipTable, columns: Sequence[str]) -> np.ndarray:
+    """Which of the added clips have a value in common with clips that are not trained on, bool (added clips,)."""
+    held_out = np.zeros(len(added), dtype=bool)
+    for column in columns:
+        if column in added.table.column_names:
+            values = [str(value) for value in clips.column(column)]
+            apart = {values[index] for index in (*split.validation, *split.test)} - {values[i] for i in split.train}
+            held_out |= [str(value) in apart for value in added.column(column)]
+    return held_out
 
 
 def _numbered_as(clips: ClipTable, added: ClipTable, column: str, source: str) -> list[Any]:

@@ -94,7 +94,8 @@ class SpectrogramClips(TrainingClips):
         default=None,
         metadata={
             "help": "another source, of the same labels or some of them, that is learnt from as well and never tested; "
-            "with few speakers or recordings it keeps the model from knowing these alone"
+            "with few speakers or recordings it keeps the model from knowing these alone. Where it has the column of "
+            "the split or of its groups, clips with a value that tested ones have are left out"
         },
     )
     also_clips: int | None = field(
@@ -308,8 +309,11 @@ def _with_added_clips(
     data = arguments.data
     if data.also is None:
         return clips, splits
+    if Path(data.also).resolve() == Path(data.source).resolve():
+        raise ValueError(f"data.also is {data.also}, which is data.source too: its clips for testing would be learnt")
+    kept_apart = [name for name in (arguments.split.column, arguments.split.group_column) if name is not None]
     added = read(ReadingArguments(data.also, multi_label=clips.multi_label))
-    return with_added_clips(clips, splits, added, data.also, data.also_clips, arguments.seed)
+    return with_added_clips(clips, splits, added, data.also, data.also_clips, arguments.seed, kept_apart)
 
 
 def _seconds(extractor: ASTLogMelFeatureExtractor) -> float:

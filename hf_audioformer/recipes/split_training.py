@@ -1,7 +1,6 @@
 """What the recipes of fine-tuning share: read labelled clips, and per split train, test once and save a folder that
 works alone."""
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -215,12 +214,10 @@ class SplitTraining(ABC, Generic[Arguments]):
         if self.arguments.report_official_epoch:
             trainer.add_callback(_TestEachEpoch(trainer, lambda: self._score(trainer, parts["test"])))
         before = before or FinishedStep([], 0.0)
-        started = time.perf_counter()
         resumed_from = newest_complete_checkpoint(folder) if self.arguments.resume else None
         trainer.train(resume_from_checkpoint=resumed_from)
-        seconds = before.seconds + time.perf_counter() - started
         log = [entry | {"epoch": before.epochs + entry["epoch"]} for entry in trainer.state.log_history]
-        return FinishedStep(before.history + log, seconds)
+        return FinishedStep(before.history + log, before.seconds + trainer.seconds)
 
     def _score(self, trainer: AudioTrainer, dataset: Any) -> float:
         return self.task.score(self.task.metrics(self.predict(trainer, dataset)))

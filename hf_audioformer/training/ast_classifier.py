@@ -81,7 +81,8 @@ class ASTModelArguments:
         if self.random_weights and (self.checkpoint is not None or self.keep_labels):
             raise ValueError(
                 f"model.random_weights is true, with model.checkpoint {self.checkpoint!r} and model.keep_labels "
-                f"{self.keep_labels}; random weights take nothing from a checkpoint"
+                f"{self.keep_labels}, perhaps of the preset; random weights take nothing from a checkpoint. Add "
+                "--model.checkpoint null --model.keep_labels false"
             )
         for name in ("hidden_dropout", "attention_dropout", "label_smoothing"):
             value = getattr(self, name)

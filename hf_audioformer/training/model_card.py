@@ -169,8 +169,8 @@ AST = Kind(
 from transformers import pipeline
 
 classifier = pipeline("audio-classification", model="{ID_OF_THIS_CHECKPOINT}")
-waveform, sampling_rate = soundfile.read("clip.wav", dtype="float32")
-classifier({{"raw": waveform, "sampling_rate": sampling_rate}})""",
+waveform, sampling_rate = soundfile.read("clip.wav", dtype="float32", always_2d=True)
+classifier({{"raw": waveform.mean(1), "sampling_rate": sampling_rate}})""",
     citation=CITE_AST,
 )
 
@@ -257,7 +257,7 @@ def write_model_card(
         origins=origins,
         licence=_licence_of_bundled(random_weights=random_weights) if is_bundled else OWN_LICENCE,
         split=result.name,
-        choice="on validation clips" if result.num_clips["validation"] else "beforehand (the last one)",
+        choice="on validation clips" if _is_chosen(result, recipe) else "beforehand (the last one)",
         official=_official_note(result),
         metrics="\n".join(
             f"| {metric} | {value:.4f} | {_interval(intervals, metric)} |" for metric, value in result.metrics.items()
@@ -511,6 +511,11 @@ def _intervals(measured: Measured) -> dict[str, tuple[float, float]]:
     if sum(map(np.size, measured.scored.logits)) > measured.task.most_scores:
         return {}
     return measured.task.intervals(measured.scored, resamples=RESAMPLES)
+
+
+def _is_chosen(result: SplitResult, recipe: Mapping[str, Any]) -> bool:
+    """Whether validation clips chose the epoch; the user may have kept the last one all the same."""
+    return bool(result.num_clips["validation"]) and recipe["training"].get("load_best_model_at_end", True)
 
 
 def _interval(intervals: Mapping[str, tuple[float, float]], metric: str) -> str:

@@ -1,6 +1,5 @@
 """Learning rates by layer and by epoch: layer-wise decay, a factor for the head, and the official step schedule."""
 
-import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -46,7 +45,11 @@ class OptimizationArguments:
     decay_every: int = field(default=1, metadata={"help": "step: epochs from one decay to the next"})
     gamma: float = field(default=0.5, metadata={"help": "step: what the rate is multiplied by, in (0, 1]"})
     warmup_update_every: int = field(
-        default=50, metadata={"help": "step: the rate of the warm-up (training.warmup_steps) rises every so many steps"}
+        default=50,
+        metadata={
+            "help": "step: the rate of the warm-up (training.warmup_steps) rises every so many steps, or with each step "
+            "of a warm-up that is shorter"
+        },
     )
     layer_decay: float = field(
         default=1.0,
@@ -142,17 +145,19 @@ def step_schedule(
 
     Epochs 1 to `full_rate_epochs` have the full rate, after them it falls every `decay_every` epochs. In the warm-up
     step n (from 0) has the share `n' / warmup_steps` of the epoch's rate, n' the last multiple of
-    `warmup_update_every`, so that the first of them learn nothing. The official code forgets decays that fall into its
-    warm-up; here they hold, which is the same for every published setting.
+    `warmup_update_every`, so that the first of them learn nothing; a warm-up that is shorter rises with every step. The
+    official code forgets decays that fall into its warm-up; here they hold, which is the same for every published
+    setting.
 
     Source: `traintest.py` of the official repository (github.com/YuanGongND/ast).
     """
+    update_every = arguments.warmup_update_every if warmup_steps >= arguments.warmup_update_every else 1
 
     def factor(step: int) -> float:
         late = step // steps_per_epoch - arguments.full_rate_epochs
         decay = arguments.gamma ** (0 if late < 0 else late // arguments.decay_every + 1)
         if step >= warmup_steps:
             return decay
-        return decay * math.floor(step / arguments.warmup_update_every) * arguments.warmup_update_every / warmup_steps
+        return decay * (step // update_every * update_every) / warmup_steps
 
     return LambdaLR(optimizer, factor)

@@ -1,4 +1,5 @@
-"""Sums of the loss since it was last logged; they go into checkpoints, so that logs go on as if unbroken."""
+"""Sums of the loss since it was last logged, and the seconds of training; they go into checkpoints, so that both go on
+as if unbroken."""
 
 import json
 from collections.abc import Mapping
@@ -27,22 +28,28 @@ class RunningParts:
         return means
 
 
-def write_running_loss(checkpoint: str, process: int, loss: torch.Tensor, steps: int, parts: RunningParts) -> None:
-    """Adds one process's sums of `steps` steps to a checkpoint; JSON keeps every bit of a float."""
+def write_running_loss(
+    checkpoint: str, process: int, loss: torch.Tensor, steps: int, parts: RunningParts, seconds: float
+) -> None:
+    """Adds one process's sums of `steps` steps, and how long it has trained, to a checkpoint; JSON keeps every bit of a
+    float."""
     sums = {name: value.item() for name, value in parts.sums.items()}
-    record = {"loss": loss.item(), "steps": steps, "parts": sums, "count": parts.count}
+    record = {"loss": loss.item(), "steps": steps, "parts": sums, "count": parts.count, "seconds": seconds}
     _path(checkpoint, process).write_text(json.dumps(record), encoding="utf-8")
 
 
-def read_running_loss(checkpoint: str, process: int, parts: RunningParts, device: torch.device) -> tuple[float, int]:
-    """The sum of the loss and its steps, 0 where the checkpoint knows none; puts those of the parts back."""
+def read_running_loss(
+    checkpoint: str, process: int, parts: RunningParts, device: torch.device
+) -> tuple[float, int, float]:
+    """The sum of the loss, its steps and the seconds, 0 where the checkpoint knows none; puts the sums of the parts
+    back."""
     path = _path(checkpoint, process)
     if not path.is_file():
-        return 0.0, 0
+        return 0.0, 0, 0.0
     record = json.loads(path.read_text(encoding="utf-8"))
     parts.sums = {name: torch.tensor(value, device=device) for name, value in record["parts"].items()}
     parts.count = record["count"]
-    return record["loss"], record["steps"]
+    return record["loss"], record["steps"], record.get("seconds", 0.0)
 
 
 def _path(checkpoint: str, process: int) -> Path:

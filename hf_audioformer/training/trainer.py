@@ -1,5 +1,6 @@
 """The one Trainer of all recipes: Transformers' own, with what it gets wrong for audio set right."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -13,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import (
     ASTForAudioClassification,
+    EarlyStoppingCallback,
     FeatureExtractionMixin,
     PreTrainedModel,
     PrinterCallback,
@@ -44,6 +46,8 @@ __all__ = ["AudioTrainer", "Objective", "trainer_arguments"]
 # A model and a batch to the mean loss, the model's outputs, and parts of the loss by name.
 Objective = Callable[[torch.nn.Module, dict[str, Any]], tuple[torch.Tensor, Any, dict[str, torch.Tensor]]]
 
+SAMPLING_STRATEGIES = ("random", "group_by_length")
+
 # The Trainer's name of a setting that the recipes hold themselves, and theirs.
 _OWN_SETTINGS = {"output_dir": "output_dir", "seed": "seed", "resume_from_checkpoint": "resume"}
 
@@ -64,6 +68,12 @@ def trainer_arguments(
             f"training.{sharded[0]} is set, but this training runs on the CPU, where Accelerate would use DDP instead. "
             "Leave it out; DeepSpeed on the CPU is launched with `accelerate launch` and the configuration "
             "deepspeed_zero2 or deepspeed_zero3."
+        )
+    if chosen.get("label_smoothing_factor"):
+        raise ValueError("training.label_smoothing_factor is not read; classifiers have model.label_smoothing instead")
+    if (order := chosen.get("train_sampling_strategy", "random")) not in SAMPLING_STRATEGIES:
+        raise ValueError(
+            f"training.train_sampling_strategy is {order!r}; allowed are {' and '.join(SAMPLING_STRATEGIES)}"
         )
     if chosen.get("enable_jit_checkpoint"):
         raise ValueError("training.enable_jit_checkpoint is not read: on SIGTERM a checkpoint is written in any case")
@@ -139,6 +149,9 @@ class AudioTrainer(Trainer):
         args.logging_nan_inf_filter = False  # it would hide such losses in the log
         self.optimization = optimization or OptimizationArguments()
         self._resumed_from: str | None = None
+        # How long it has trained, in all its sessions, once it is done.
+        self.seconds = 0.0
+        self._started = 0.0
         super().__init__(model=model, args=args, train_dataset=train_dataset, **kwargs)
         if self.is_fsdp_enabled:
             wrap_layers(self.accelerator.state.fsdp_plugin, model)
@@ -175,10 +188,12 @@ class AudioTrainer(Trainer):
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         with self._stop_on_sigterm, self.quick_on_cpu():
+            self.seconds, self._started = 0.0, time.perf_counter()
             try:
                 output = super().train(*args, **kwargs)
                 if self.average is not None:
                     self.averaging_result = self._choose_weights(self.average)
+                self.seconds += time.perf_counter() - self._started
             finally:
                 self._lines.close()
                 self._end_workers()
@@ -360,7 +375,8 @@ class AudioTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         checkpoint = f"{self._get_output_dir(trial=trial)}/checkpoint-{self.state.global_step}"
         steps = self.state.global_step - self._globalstep_last_logged
-        write_running_loss(checkpoint, self.args.process_index, self._tr_loss, steps, self._parts)
+        seconds = self.seconds + time.perf_counter() - self._started
+        write_running_loss(checkpoint, self.args.process_index, self._tr_loss, steps, self._parts, seconds)
         if self.average is not None and self.args.should_save:
             self.average.save(checkpoint)
         self.accelerator.wait_for_everyone()
@@ -453,6 +469,14 @@ class AudioTrainer(Trainer):
                 f"beside them, {', '.join(sorted(wrong)[:5])}. Resume with the settings and version it was made with."
             )
 
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """No epoch is left for a training that patience had ended; the Trainer's callbacks forget that it had."""
+        epochs, steps = super()._init_training_state(*args, **kwargs)
+        stoppers = [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
+        if any(each.early_stopping_patience_counter >= each.early_stopping_patience for each in stoppers):
+            return self.state.num_train_epochs, 0
+        return epochs, steps
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
@@ -461,9 +485,11 @@ class AudioTrainer(Trainer):
                 self.average.load(checkpoint, self.model)
 
     def go_on_with_loss(self) -> None:
-        """Takes up the sums of the losses yet to be logged, once the Trainer has set them to 0."""
+        """Takes up the sums of the losses yet to be logged, once the Trainer has set them to 0, and the seconds."""
         if self._resumed_from is not None:
-            loss, steps = read_running_loss(self._resumed_from, self.args.process_index, self._parts, self.args.device)
+            loss, steps, self.seconds = read_running_loss(
+                self._resumed_from, self.args.process_index, self._parts, self.args.device
+            )
             self._tr_loss += loss
             self._globalstep_last_logged -= steps
             self._resumed_from = None
@@ -480,7 +506,8 @@ def _memory_advice(args: TrainingArguments) -> str:
     return (
         f"the accelerator is out of memory with training.per_device_train_batch_size {batch} and "
         f"gradient_accumulation_steps {accumulation}. Set them to {max(1, batch // 2)} and {accumulation * 2}, which "
-        "learns the same, or training.gradient_checkpointing to true, or shorten the clips (crop_seconds)."
+        "learns the same, or training.gradient_checkpointing to true, or let it hear less of a clip at once "
+        "(crop_seconds; features.seconds of finetune-ast)."
     )
 
 

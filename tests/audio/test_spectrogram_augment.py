@@ -62,8 +62,8 @@ def test_masks_have_every_width_below_the_largest_and_lie_everywhere() -> None:
 
 @pytest.mark.unit
 def test_at_most_half_of_a_clip_is_masked_and_the_clip_itself_is_not_changed() -> None:
-    augmentation = SpectrogramAugmentation(time_mask=192)
-    for frames, most in ((1, 0), (2, 0), (10, 4), (98, 48)):
+    for num_masks, frames, most in ((1, 1, 0), (1, 2, 0), (1, 10, 4), (1, 98, 48), (3, 98, 37)):
+        augmentation = SpectrogramAugmentation(time_mask=192, num_masks=num_masks)
         log_mel = torch.ones(frames, 8)
         hidden = [int((augmentation.mask(log_mel, change) == 0).all(1).sum()) for change in changes(augmentation)]
         assert max(hidden) == most
@@ -187,6 +187,7 @@ def test_log_mels_are_mixed_where_both_have_frames() -> None:
         ({"mixup": -0.1}, r"mixup is -0.1; it must lie in \[0, 1\]"),
         ({"time_mask": -1}, "time_mask is -1; it must be at least 0"),
         ({"roll_frames": -1}, "roll_frames is -1; it must be at least 0"),
+        ({"time_mask": 1.0}, "time_mask is 1; masks from 0 to below 1 frame or band hide nothing"),
         ({"num_masks": 0}, "num_masks is 0; it must be at least 1"),
         ({"mixup_concentration": 0.0}, "mixup_concentration is 0.0; it must be positive"),
         ({"patch_dropout": 1.0}, "patch_dropout is 1.0; it must be at least 0 and below 1"),

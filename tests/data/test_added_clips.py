@@ -40,6 +40,16 @@ def test_training_parts_grow_and_the_others_stay(clips, added, splits, count):
         assert (after.added, after.own_train) == (new, before.train)
 
 
+def test_clips_of_the_tested_fold_stay_apart(clips, splits):
+    _, grown = with_added_clips(clips, splits, clips, "again", None, seed=0, kept_apart=["fold", "speaker"])
+    for split in grown:
+        new = {index - len(clips) for index in split.added}
+        assert new == {*range(len(clips))} - {*split.test}  # validation clips are drawn from the same folds
+    held = splits[0].test
+    with pytest.raises(ValueError, match=r"again cannot be added: each .* a value of fold that is held out .* fold_1"):
+        with_added_clips(clips, splits[:1], clips.select(held), "again", None, seed=0, kept_apart=["fold"])
+
+
 def test_sounds_labels_and_names_are_those_of_their_source(clips, added, splits):
     joint, _ = with_added_clips(clips, splits, added, "tones", None, seed=0)
     np.testing.assert_array_equal(joint.targets(), np.concatenate([clips.targets(), added.targets()]))

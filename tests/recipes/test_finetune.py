@@ -1,5 +1,6 @@
 """Fine-tuning from labelled files to a folder that works alone: results, resume, several processes, mistakes."""
 
+import json
 import shutil
 import signal
 import sys
@@ -7,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import soundfile
@@ -20,7 +22,7 @@ from transformers import ASTConfig, ASTFeatureExtractor, AutoModelForAudioClassi
 
 from hf_audioformer import cli, load_audio, read_clips
 from hf_audioformer.data.splits import SplitArguments, make_splits
-from hf_audioformer.recipes import finetune
+from hf_audioformer.recipes import finetune, split_training
 from hf_audioformer.recipes.finetune import DataArguments, FinetuneArguments, ModelArguments
 from hf_audioformer.training.arguments import dump_config
 from hf_audioformer.training.floor import log_mel_statistics
@@ -252,6 +254,23 @@ def test_patience_counts_over_a_resume(
     assert "floor: not computed" in history
     assert "\n| 3 | " in history
     assert "\n| 4 | " not in history
+
+
+def test_what_patience_ended_is_not_trained_on(arguments: FinetuneArguments, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted once all is trained and tested; the seconds are those of the training, too."""
+    training = FAST | {"learning_rate": 1e-12, "num_train_epochs": 6, "save_total_limit": None}
+    arguments = replace(arguments, training=training, early_stopping_patience=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(split_training, "write_results", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            finetune.run(arguments)
+    *_, checkpoint = sorted(Path(arguments.output_dir).glob("checkpoint-*/running_loss_0.json"))
+    seconds_before = json.loads(checkpoint.read_text())["seconds"]
+    (result,) = finetune.run(replace(arguments, resume=True))
+    history = ModelCard.load(Path(arguments.output_dir) / "README.md").text
+    assert "\n| 2 | " in history
+    assert "\n| 3 | " not in history
+    assert result.seconds > seconds_before > 0
 
 
 @pytest.fixture

@@ -379,6 +379,14 @@ def test_silence_and_patience_without_validation_are_refused(arguments: Finetune
         finetune_ast.run(replace(arguments, data=SpectrogramClips(source=str(tmp_path / "silence"))))
 
 
+@pytest.mark.fault
+def test_the_tested_source_is_no_second_one(arguments: FinetuneASTArguments, tone_folder: Path) -> None:
+    data = replace(arguments.data, also=f"{tone_folder.parent}/./{tone_folder.name}")
+    with pytest.raises(ValueError, match=r"which is data.source too: its clips for testing would be learnt"):
+        finetune_ast.run(replace(arguments, data=data))
+    assert not Path(arguments.output_dir).exists()
+
+
 def test_a_second_source_is_learnt_from_and_not_compared_with(
     arguments: FinetuneASTArguments, tone_folder: Path, tmp_path: Path
 ) -> None:

@@ -105,7 +105,7 @@ def test_a_model_of_images_starts_an_ast_with_the_front_end_of_ast(tmp_path: Pat
 
 @pytest.mark.fault
 def test_what_does_not_go_together() -> None:
-    with pytest.raises(ValueError, match="random weights take nothing from a checkpoint"):
+    with pytest.raises(ValueError, match=r"take nothing from a checkpoint. Add --model.checkpoint null"):
         ASTModelArguments(random_weights=True, checkpoint="x")
     with pytest.raises(ValueError, match=r"model.patch_size is 8; a checkpoint has its own sizes"):
         ASTModelArguments(patch_size=8)

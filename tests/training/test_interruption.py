@@ -172,6 +172,14 @@ def test_outside_the_main_thread_nothing_happens() -> None:
 
 
 @pytest.mark.fault
-def test_transformers_own_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"training.enable_jit_checkpoint is not read: on SIGTERM"):
-        trainer_arguments({}, {"enable_jit_checkpoint": True}, output_dir=str(tmp_path), seed=0, use_cpu=True)
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("enable_jit_checkpoint", True, "is not read: on SIGTERM"),
+        ("label_smoothing_factor", 0.1, "is not read; classifiers have model.label_smoothing"),
+        ("train_sampling_strategy", "sequential", "is 'sequential'; allowed are random and group_by_length"),
+    ],
+)
+def test_transformers_own_is_refused(name: str, value: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"training.{name} {message}"):
+        trainer_arguments({}, {name: value}, output_dir=str(tmp_path), seed=0, use_cpu=True)

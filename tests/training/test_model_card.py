@@ -209,12 +209,11 @@ def test_all_splits_are_told_of_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.unit
-def test_the_choice_of_the_epoch_without_validation(tmp_path: Path) -> None:
-    result = SplitResult(**(vars(RESULT) | {"num_clips": {"train": 30, "validation": 0, "test": 10}}))
-    assert (
-        "the epoch was chosen beforehand (the last one)"
-        in card(tmp_path, measured=replace(MEASURED, result=result)).text
-    )
+@pytest.mark.parametrize(("validation", "training"), [(0, {}), (5, {"load_best_model_at_end": False})])
+def test_an_epoch_that_no_clip_chose(validation: int, training: dict, tmp_path: Path) -> None:
+    result = replace(RESULT, num_clips={"train": 30, "validation": validation, "test": 10})
+    found = card(tmp_path, measured=replace(MEASURED, result=result), recipe={"training": training})
+    assert "the epoch was chosen beforehand (the last one)" in found.text
 
 
 @pytest.mark.unit

@@ -31,6 +31,11 @@ def rates(arguments: OptimizationArguments, rate: float, steps: int, warmup_step
     return seen
 
 
+@pytest.mark.unit
+def test_a_warm_up_that_is_shorter_than_its_updates_rises_each_step() -> None:
+    assert rates(OptimizationArguments(schedule="step"), 1e-3, 5, warmup_steps=4) == [0, 2.5e-4, 5e-4, 7.5e-4, 1e-3]
+
+
 @pytest.mark.reference
 @pytest.mark.parametrize(
     ("settings", "rate", "by_epoch"),

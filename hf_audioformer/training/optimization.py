@@ -47,8 +47,8 @@ class OptimizationArguments:
     warmup_update_every: int = field(
         default=50,
         metadata={
-            "help": "step: the rate of the warm-up (training.warmup_steps) rises every so many steps, or with each step "
-            "of a warm-up that is shorter"
+            "help": "step: the rate of the warm-up (training.warmup_steps) rises every so many steps, or with each "
+            "step of a warm-up that is shorter"
         },
     )
     layer_decay: float = field(

@@ -1,5 +1,6 @@
 """Shared fixtures: where the real audio lies, and a fixed seed for every test."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests first, so that of two processes none is left alone with a long one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the collections of garbage that each training asks for need not walk through it again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,7 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
     clips = read(arguments.data)
     splits = make_splits(clips, arguments.split, must_vary=arguments.model.head != "moments")
     check_mixing(clips, splits, arguments.augmentation)
-    check_splits(arguments, splits)
+    check_splits(arguments, splits, use_cpu)
     source = arguments.model.checkpoint or assets.checkpoint_folder()
     extractor = load_front_end(source, arguments.model, arguments.data)
     config = model_config(source, clips, arguments.model, extractor)  # raises before anything is encoded or claimed

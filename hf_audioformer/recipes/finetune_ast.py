@@ -142,7 +142,7 @@ def run(arguments: FinetuneASTArguments) -> list[SplitResult]:
     arguments, use_cpu = begin(arguments, TRAINING_DEFAULTS)
     clips = read(arguments.data)
     splits = make_splits(clips, arguments.split)
-    check_splits(arguments, splits)
+    check_splits(arguments, splits, use_cpu)
     clips, splits = _with_added_clips(arguments, clips, splits)
     extractor = load_front_end(arguments.model, arguments.features)
     used = sorted({index for split in splits for part in PARTS for index in getattr(split, part)})

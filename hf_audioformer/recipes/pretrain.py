@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import PartialState
-from transformers import EvalPrediction, set_seed
+from transformers import EvalPrediction, TrainingArguments, set_seed
 
 from .. import (
     AudioFormerConfig,
@@ -190,6 +190,7 @@ def run(arguments: PretrainArguments) -> dict[str, Any]:
     check_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
     measures = _finished(arguments)
     if measures is None:
+        _trainer_arguments(arguments, use_cpu)  # raises what the Trainer refuses before anything is encoded or claimed
         companions = _read_companions(arguments)
         clips = _encode(arguments, companions, None if use_cpu else state.device)
         prepare_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
@@ -201,6 +202,16 @@ def run(arguments: PretrainArguments) -> dict[str, Any]:
         print(format_measures(measures["codebooks"]))
         print(f"The model is in {arguments.output_dir}")
     return measures
+
+
+def _trainer_arguments(arguments: PretrainArguments, use_cpu: bool) -> TrainingArguments:
+    return trainer_arguments(
+        TRAINING_DEFAULTS,
+        arguments.training,
+        output_dir=arguments.output_dir,
+        seed=arguments.seed,
+        use_cpu=use_cpu,
+    )
 
 
 @dataclass(frozen=True)
@@ -332,13 +343,7 @@ def build_trainer(
     )
     return AudioTrainer(
         model=model,
-        args=trainer_arguments(
-            TRAINING_DEFAULTS,
-            arguments.training,
-            output_dir=arguments.output_dir,
-            seed=arguments.seed,
-            use_cpu=use_cpu,
-        ),
+        args=_trainer_arguments(arguments, use_cpu),
         train_dataset=CodeDataset(clips.training, augmentation=_crop(arguments, extractor)),
         eval_dataset=CodeDataset(clips.validation),
         data_collator=CompanionCollator(collator) if companions else collator,

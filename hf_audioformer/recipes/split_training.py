@@ -129,10 +129,12 @@ def claim_output(arguments: SplitTrainingArguments) -> None:
     prepare_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
 
 
-def check_splits(arguments: SplitTrainingArguments, splits: Sequence[Split]) -> None:
-    """Raises a ValueError if patience is asked for and a split has no validation clips, or if the models of several
-    splits would be pushed to one repository."""
+def check_splits(arguments: SplitTrainingArguments, splits: Sequence[Split], use_cpu: bool) -> None:
+    """Raises a ValueError if patience is asked for and a split has no validation clips, if the models of several
+    splits would be pushed to one repository, or if the Trainer would refuse its settings."""
     check_hub_settings(arguments.training, len(splits))
+    for validated in {bool(split.validation) for split in splits}:
+        split_arguments(arguments, Path(arguments.output_dir), use_cpu, validated=validated)
     if arguments.early_stopping_patience is not None and not all(split.validation for split in splits):
         raise ValueError("early_stopping_patience needs validation clips: set split.validation_fraction above 0.")
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import set_seed
+from transformers import TrainingArguments, set_seed
 
 from .. import (
     AudioFormerConfig,
@@ -195,8 +195,9 @@ def run(arguments: TrainGenerationArguments) -> dict[str, Any]:
     check_output(*output, resume=arguments.resume, overwrite=arguments.overwrite)
     measures = _finished(arguments)
     if measures is None:
+        _trainer_arguments(arguments, use_cpu)  # raises what the Trainer refuses before anything is encoded or claimed
         extractor = load_extractor(_checkpoint(arguments), "model.checkpoint")
-        # These two raise before anything is encoded or claimed.
+        # So do these two.
         config = _config(arguments, extractor)
         frames_of_crop(arguments.data.crop_seconds, extractor.frame_rate)
         clips = _encode(_divide(arguments, extractor), arguments, None if use_cpu else state.device)
@@ -206,6 +207,16 @@ def run(arguments: TrainGenerationArguments) -> dict[str, Any]:
         print(format_generation(measures["tasks"]))
         print(f"The model is in {arguments.output_dir}, what it generates in {Path(arguments.output_dir) / 'examples'}")
     return measures
+
+
+def _trainer_arguments(arguments: TrainGenerationArguments, use_cpu: bool) -> TrainingArguments:
+    return trainer_arguments(
+        TRAINING_DEFAULTS,
+        arguments.training,
+        output_dir=arguments.output_dir,
+        seed=arguments.seed,
+        use_cpu=use_cpu,
+    )
 
 
 @dataclass(frozen=True)
@@ -324,13 +335,7 @@ def _trainer(
     )
     return AudioTrainer(
         model=model,
-        args=trainer_arguments(
-            TRAINING_DEFAULTS,
-            arguments.training,
-            output_dir=arguments.output_dir,
-            seed=arguments.seed,
-            use_cpu=use_cpu,
-        ),
+        args=_trainer_arguments(arguments, use_cpu),
         train_dataset=heard,
         eval_dataset=replace(heard, versions=_in_order(clips.validation_codes), crop_frames=None),
         data_collator=GenerationCollator(extractor.special_token_id("pad")),

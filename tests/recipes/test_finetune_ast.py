@@ -380,6 +380,13 @@ def test_silence_and_patience_without_validation_are_refused(arguments: Finetune
 
 
 @pytest.mark.fault
+def test_settings_that_the_trainer_refuses_leave_nothing_behind(arguments: FinetuneASTArguments) -> None:
+    with pytest.raises(ValueError, match=r"training.save_total_limit is 1; it must be at least 2"):
+        finetune_ast.run(replace(arguments, training={"save_total_limit": 1}))
+    assert not Path(arguments.output_dir).exists()
+
+
+@pytest.mark.fault
 def test_the_tested_source_is_no_second_one(arguments: FinetuneASTArguments, tone_folder: Path) -> None:
     data = replace(arguments.data, also=f"{tone_folder.parent}/./{tone_folder.name}")
     with pytest.raises(ValueError, match=r"which is data.source too: its clips for testing would be learnt"):

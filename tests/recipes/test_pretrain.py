@@ -335,11 +335,14 @@ def test_clips_held_out_are_never_read(with_folds: tuple[Any, list[str]], tone_c
 
 
 @pytest.mark.fault
-def test_holding_out_nothing_is_a_mistake(with_folds: tuple[Any, list[str]]) -> None:
+def test_mistakes_are_told_before_a_clip_is_read(with_folds: tuple[Any, list[str]]) -> None:
     arguments, loaded = with_folds
     with pytest.raises(ValueError, match="hold_out 'fold=3' leaves no clip out"):
         pretrain.run(replace(arguments, data=replace(arguments.data, hold_out=["fold=3"])))
+    with pytest.raises(ValueError, match=r"training.save_total_limit is 1; it must be at least 2"):
+        pretrain.run(replace(arguments, training={"save_total_limit": 1}))
     assert loaded == []
+    assert not Path(arguments.output_dir).exists()
 
 
 @pytest.mark.fault

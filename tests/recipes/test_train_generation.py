@@ -111,6 +111,7 @@ def test_two_steps_without_an_encoder(
         (["--data.crop_seconds", "-5"], "data.crop_seconds is -5.0; it must be above 0, or null"),
         (["--model.decoder_layers", "0"], "the settings of model do not fit: decoder_layers is 0"),
         (["--data.validation_fraction", "1.0"], "24 clips, all of which are held out"),
+        (["--training.save_total_limit", "1"], "training.save_total_limit is 1; it must be at least 2"),
     ],
 )
 def test_mistakes_are_named(

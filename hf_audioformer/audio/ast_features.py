@@ -66,7 +66,9 @@ class ASTLogMelFeatureExtractor(ASTFeatureExtractor):
             max_length: Most frames of a clip, in place of the extractor's own.
             crop_keys: For each clip the numbers, say (seed, epoch, clip), that decide which part of a longer clip is
                 taken; the beginning if not given.
-            return_attention_mask: Whether `attention_mask` is returned; by default what the extractor is set to.
+            return_attention_mask: Whether `attention_mask` is returned; by default what the extractor is set to. It is
+                of frames, and not for an AST, whose tokens are patches: `SpectrogramCollator(..., ignore_padding=True)`
+                makes the mask of these.
             channel_axis: Axis of the channels in each clip, 0 or 1.
 
         Returns:
@@ -109,6 +111,10 @@ class ASTLogMelFeatureExtractor(ASTFeatureExtractor):
         """
         waveforms = self._prepare(as_clips(raw_speech), sampling_rate, channel_axis)
         return log_mels_of_clips(waveforms, self.sampling_rate, self.num_mel_bins)
+
+    def normalise_by(self, mean: float, std: float) -> None:
+        """Takes mean and standard deviation of log-mels for normalisation, also if it has not normalised before."""
+        self.mean, self.std, self.do_normalize = mean, std, True
 
     def normalised(self, log_mels: Tensor, *, out: Tensor | None = None) -> Tensor:
         """Log-mels (..., num_mel_bins) as the model reads them: (x - mean) / (2 std), if `do_normalize`; written to

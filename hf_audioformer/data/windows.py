@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 
 from .spectrogram_dataset import SpectrogramDataset
 
-__all__ = ["WindowedDataset", "check_overlap", "mean_scores", "window_starts"]
+__all__ = ["WindowedDataset", "check_overlap", "mean_scores", "window_starts", "window_step"]
 
 
 def check_overlap(overlap: float) -> None:
@@ -28,6 +28,7 @@ class WindowedDataset(Dataset):
     Args:
         dataset: The clips, without augmentation.
         overlap: Share of a window that the next one hears again, in [0, 1).
+        most: The most frames from window to window, for a model that does not hear all of a window (`longest_step`).
 
     Attributes:
         clip_of_window: The clip of each window by its place in `dataset`, int64 (windows,), in order.
@@ -36,13 +37,12 @@ class WindowedDataset(Dataset):
         ValueError: `overlap` is out of range, or `dataset` has augmentation.
     """
 
-    def __init__(self, dataset: SpectrogramDataset, overlap: float = 0.5):
-        check_overlap(overlap)
+    def __init__(self, dataset: SpectrogramDataset, overlap: float = 0.5, most: int | None = None):
         if dataset.augmentation is not None:
             raise ValueError("dataset has augmentation; windows are for evaluation, give one without")
         self.dataset = dataset
         length = dataset.extractor.max_length
-        step = max(1, round(length * (1 - overlap)))
+        step = window_step(length, overlap, length if most is None else most)
         starts = [window_starts(dataset.num_frames(index), length, step) for index in range(len(dataset))]
         self.clip_of_window = np.repeat(np.arange(len(dataset)), [len(of_clip) for of_clip in starts])
         self._starts = [start for of_clip in starts for start in of_clip]
@@ -83,6 +83,16 @@ def mean_scores(logits: np.ndarray, clip_of_window: np.ndarray) -> np.ndarray:
     sums = np.zeros((len(windows), logits.shape[1]))
     np.add.at(sums, clip_of_window, logits)
     return (sums / windows[:, None]).astype(logits.dtype)
+
+
+def window_step(length: int, overlap: float, most: int) -> int:
+    """Frames (or samples) from window to window, for windows that share `overlap` of their length; at most `most`.
+
+    Raises:
+        ValueError: `overlap` is out of range.
+    """
+    check_overlap(overlap)
+    return max(1, min(most, round(length * (1 - overlap))))
 
 
 def window_starts(total: int, length: int, step: int) -> list[int]:

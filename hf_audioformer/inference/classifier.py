@@ -81,7 +81,7 @@ class AudioClassifier:
 
     Args:
         model: With a classification head, in evaluation mode.
-        extractor: Its feature extractor; of an AST, `ASTLogMelFeatureExtractor`.
+        extractor: Its feature extractor.
         batch_size: Windows classified together; changes nothing but speed.
         window_seconds, hop_seconds, ignore_padding: As for `FrontEnd`.
 

@@ -14,7 +14,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from .. import AudioFormerFeatureExtractor, AudioFormerModel, AudioFormerSignalFeatureExtractor
 from ..audio.ast_features import ASTLogMelFeatureExtractor
-from ..audio.fbank import HOP_SECONDS, num_frames
+from ..audio.fbank import num_frames, samples_of_frames
 from ..models.ast.positions_ast import patch_grid
 from ..models.ast.tokens_ast import NUM_SPECIAL_TOKENS
 from ..models.audioformer.modeling_audioformer import clip_statistics
@@ -62,7 +62,7 @@ class Embedder:
 
     Args:
         model: The encoder, in evaluation mode, without a head.
-        extractor: Its feature extractor; of an AST, `ASTLogMelFeatureExtractor`.
+        extractor: Its feature extractor.
         layer: Whose output: 0 is the input of the first layer, 1 the first layer's, -1 the encoder's own.
         pooling: How frames become the vector of a clip: their `mean`; `statistics`, the mean, the standard deviation
             and the size of changes (`clip_statistics`, five times as long); or `cls`, the token before the codes of an
@@ -94,7 +94,7 @@ class Embedder:
             raise ValueError(f"layer is {layer}; this model has 0 (its input) to {layers}, and -1 for its output")
         if pooling not in POOLINGS:
             raise ValueError(f"pooling is {pooling!r}; it must be one of {', '.join(POOLINGS)}")
-        has_special = isinstance(extractor, ASTLogMelFeatureExtractor) or getattr(
+        has_special = isinstance(self.front_end.extractor, ASTLogMelFeatureExtractor) or getattr(
             extractor, "add_boundary_tokens", False
         )
         if pooling == "cls" and not has_special:
@@ -168,7 +168,8 @@ class Embedder:
             over_frequency, _ = patch_grid(config)
             columns = states[NUM_SPECIAL_TOKENS:].unflatten(0, (over_frequency, -1)).mean(0)
             heard = math.ceil(num_frames(samples, rate) / config.time_stride)
-            return _Window(columns[:heard], config.time_stride * HOP_SECONDS, states[:NUM_SPECIAL_TOKENS].mean(0))
+            step = samples_of_frames(config.time_stride, 1, rate).start
+            return _Window(columns[:heard], step / rate, states[:NUM_SPECIAL_TOKENS].mean(0))
         if isinstance(extractor, AudioFormerSignalFeatureExtractor):
             height = cast(AudioFormerModel, self._model).embeddings.positions_per_frame
             columns = states.unflatten(0, (-1, height)).mean(1)

@@ -8,14 +8,15 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import ASTConfig, PreTrainedModel
+from transformers import ASTConfig, ASTFeatureExtractor, PreTrainedModel
 
 from .. import AudioFormerFeatureExtractor, AudioFormerSignalFeatureExtractor
 from ..audio import load_audio
 from ..audio.ast_features import ASTLogMelFeatureExtractor
-from ..audio.fbank import HOP_SECONDS, num_frames, samples_of_frames
+from ..audio.fbank import num_frames, samples_of_frames
 from ..data.spectrogram_collator import SpectrogramCollator
-from ..data.windows import check_overlap, window_starts
+from ..data.windows import check_overlap, window_starts, window_step
+from ..models.ast.positions_ast import longest_step
 from ..models.ast.tokens_ast import keep_tokens
 from ..models.audioformer.waveform_audioformer import as_float_tensor, level_gain, resample
 
@@ -40,7 +41,7 @@ class FrontEnd:
 
     Args:
         model: The model, whose device the batches come on.
-        extractor: Its feature extractor; of an AST, `ASTLogMelFeatureExtractor`.
+        extractor: Its feature extractor; Transformers' of an AST, which cuts long clips, is replaced by ours.
         window_seconds: Length of a window; by default the longest that an AST or Whisper reads, 30 s for others.
         hop_seconds: From window to window; by default as `overlap` says.
         overlap: Share of a window that the next one hears again, in [0, 1).
@@ -65,10 +66,12 @@ class FrontEnd:
         overlap: float = 0.5,
         ignore_padding: bool = False,
     ):
+        self._is_ast = isinstance(extractor, ASTFeatureExtractor)
+        if self._is_ast:
+            extractor = ASTLogMelFeatureExtractor.from_dict(extractor.to_dict())
         self.extractor = extractor
         self.sampling_rate: int = extractor.sampling_rate
         self._model = model
-        self._is_ast = isinstance(extractor, ASTLogMelFeatureExtractor)
         if self._is_ast:
             padding = float(extractor.normalised(torch.zeros(())))
             self._collate = SpectrogramCollator(cast(ASTConfig, model.config), padding, ignore_padding)
@@ -111,8 +114,9 @@ class FrontEnd:
             starts = window_starts(num_samples, self.window_samples, self.hop_samples)
             return [slice(start, start + self.window_samples) for start in starts]
         frames = num_frames(self.window_samples, self.sampling_rate)
-        step = min(frames, max(1, round(self.hop_samples / self.sampling_rate / HOP_SECONDS)))
-        starts = window_starts(num_frames(num_samples, self.sampling_rate), frames, step)
+        starts = window_starts(
+            num_frames(num_samples, self.sampling_rate), frames, self.hop_samples // self._samples_of_hop
+        )
         return [samples_of_frames(start, frames, self.sampling_rate) for start in starts]
 
     def batches(self, windows: Sequence[Tensor]) -> list[Batch]:
@@ -137,8 +141,13 @@ class FrontEnd:
             groups = [(list(range(len(windows))), self._collate(clips))]
         else:
             groups = self._batches_of_one_shape(windows)
-        device = self._model.device
-        return [(places, {name: tensor.to(device) for name, tensor in batch.items()}) for places, batch in groups]
+        return [
+            (places, {name: self._as_the_model_reads(tensor) for name, tensor in batch.items()})
+            for places, batch in groups
+        ]
+
+    def _as_the_model_reads(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._model.device, self._model.dtype if tensor.is_floating_point() else tensor.dtype)
 
     def _batches_of_one_shape(self, windows: Sequence[Tensor]) -> list[Batch]:
         """Features of each window alone; only those of one shape share a batch, since not every model leaves padding
@@ -184,22 +193,31 @@ class FrontEnd:
             )
         return samples
 
+    @property
+    def _samples_of_hop(self) -> int:
+        """Samples from frame to frame of an AST, whose windows begin with a frame; 1 for other models."""
+        return samples_of_frames(1, 1, self.sampling_rate).start if self._is_ast else 1
+
     def _checked_hop(self, seconds: float | None, overlap: float) -> int:
-        check_overlap(overlap)
+        longest = self.window_samples
+        if self._is_ast:
+            longest = num_frames(longest, self.sampling_rate)
+        most = min(longest, longest_step(cast(ASTConfig, self._model.config))) if self._is_ast else longest
         if seconds is None:
-            return max(1, round(self.window_samples * (1 - overlap)))
+            return window_step(longest, overlap, most) * self._samples_of_hop
+        check_overlap(overlap)
         samples = round(seconds * self.sampling_rate)
         if not 1 <= samples <= self.window_samples:
             raise ValueError(
                 f"hop is {seconds} s; it must be above 0 and no longer than a window, "
                 f"{self.window_samples / self.sampling_rate:g} s"
             )
-        return samples
+        return min(most, max(1, round(samples / self._samples_of_hop))) * self._samples_of_hop
 
 
 def longest_window(model: PreTrainedModel, extractor: Any) -> int | None:
     """The most samples that the model reads at once, at its extractor's sampling rate; None if there is no limit."""
-    if isinstance(extractor, ASTLogMelFeatureExtractor):
+    if isinstance(extractor, ASTFeatureExtractor):
         return samples_of_frames(0, model.config.max_length, extractor.sampling_rate).stop
     seconds = getattr(extractor, "max_length_seconds", None)
     if seconds is not None:

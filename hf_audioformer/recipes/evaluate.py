@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import ASTForAudioClassification, PreTrainedModel
+from transformers import ASTConfig, ASTForAudioClassification, PreTrainedModel
 
-from .. import AudioFormerFeatureExtractor
+from .. import AudioFormerConfig, AudioFormerFeatureExtractor
 from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..checkpoint_config import read_config
 from ..data import ClipTable
@@ -28,6 +28,7 @@ from ..data.windows import WindowedDataset, check_overlap, mean_scores
 from ..inference.loading import DESCRIBED, Output, choose_device, load_classifier, output_of
 from ..metrics import class_probabilities
 from ..models.ast.lean_ast import make_lean
+from ..models.ast.positions_ast import longest_step
 from ..models.ast.tokens_ast import keep_tokens
 from ..models.audioformer.waveform_audioformer import resample
 from ..training.arguments import parse_config
@@ -152,6 +153,7 @@ def measured_clips(sources: Sequence[str], arguments: EvaluateArguments) -> tupl
         raise ValueError(f"model names {len(sources)} models, and only probabilities of classes have a mean; name one")
     (output,) = outputs
     _check_data(data, output, names, sources[0])
+    _check_kinds(data, {config.model_type for config in configs})
     if output in ("numbers", "curves"):
         data = replace(data, target_columns=names)
     if output in ("moments", "curves"):
@@ -179,6 +181,18 @@ def _check_data(data: EvaluationClips, output: Output, names: Sequence[str], sou
         raise ValueError(f"model {source} gives {DESCRIBED[output]}; name a table of the true ones by data.curves")
     if data.target_columns and sorted(data.target_columns) != sorted(names):
         raise ValueError(f"data.target_columns is {data.target_columns}, and model {source} predicts {list(names)}")
+
+
+def _check_kinds(data: EvaluationClips, kinds: set[str]) -> None:
+    """Raises a ValueError for a setting that none of the models, of these types, has a use for."""
+    for name, of, described in (
+        ("max_length_seconds", AudioFormerConfig, "an AudioFormer"),
+        ("window_overlap", ASTConfig, "an AST"),
+        ("ignore_padding", ASTConfig, "an AST"),
+    ):
+        value = getattr(data, name)
+        if value != getattr(EvaluationClips, name) and of.model_type not in kinds:
+            raise ValueError(f"data.{name} is {value}, which is for {described}, and model is none; leave it out")
 
 
 def _along_time(clips: ClipTable, source: str, arguments: EvaluateArguments) -> tuple[Task, ScoredClips]:
@@ -342,9 +356,8 @@ def _classify_windows(
     extractor.max_length = model.config.max_length
     waveforms = WaveformCache(clips, range(len(clips)), extractor.sampling_rate, skip_bad=arguments.data.skip_bad)
     found = [index for index in range(len(clips)) if index in waveforms]
-    windows = WindowedDataset(
-        SpectrogramDataset(clips, found, extractor, waveforms=waveforms), arguments.data.window_overlap
-    )
+    sound = SpectrogramDataset(clips, found, extractor, waveforms=waveforms)
+    windows = WindowedDataset(sound, arguments.data.window_overlap, longest_step(model.config))
     collate = SpectrogramCollator(model.config, windows.padding_value, arguments.data.ignore_padding)
     keep_tokens(model)
     make_lean(model)

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from accelerate import PartialState
-from transformers import EvalPrediction, set_seed
+from transformers import ASTConfig, EvalPrediction, set_seed
 
 from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..audio.fbank import num_frames, samples_of_frames
@@ -23,6 +23,7 @@ from ..data.splits import Split, make_splits
 from ..data.waveform_cache import WaveformCache
 from ..data.windows import WindowedDataset, check_overlap, mean_scores
 from ..models.ast.lean_ast import make_lean
+from ..models.ast.positions_ast import longest_step
 from ..models.ast.tokens_ast import keep_tokens
 from ..training.adaptation import AdaptationArguments, adapt, merge_lora
 from ..training.arguments import parse_config
@@ -151,6 +152,7 @@ def run(arguments: FinetuneASTArguments) -> list[SplitResult]:
     extractor.max_length = model_length(
         arguments.model,
         arguments.features,
+        extractor.sampling_rate,
         lambda: num_frames(max(map(waveforms.num_samples, trained)), extractor.sampling_rate),
     )
     check_patches(arguments.model, extractor)
@@ -186,7 +188,7 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
         extractor = copy(self.extractor)
         features = self.arguments.features
         if features.statistics == "data" and features.mean is None:
-            extractor.mean, extractor.std = self._statistics(split.train)
+            extractor.normalise_by(*self._statistics(split.train))
         return {part: self._dataset(getattr(split, part), part, extractor) for part in PARTS}
 
     def train(self, parts: Mapping[str, SpectrogramDataset], folder: Path) -> tuple[AudioTrainer, FinishedStep]:
@@ -202,7 +204,7 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
         keep_tokens(model)
         make_lean(model)
         adapt(model, arguments.adaptation, seed=arguments.seed)
-        windows = self._windows(validation) if len(validation) else None
+        windows = self._windows(validation, model.config) if len(validation) else None
         collator = SpectrogramCollator(model.config, training.padding_value, arguments.data.ignore_padding)
         trainer = AudioTrainer(
             model=model,
@@ -225,7 +227,7 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
 
     def predict(self, trainer: AudioTrainer, dataset: SpectrogramDataset) -> ScoredClips:
         """The mean of the logits of a clip's windows."""
-        windows = self._windows(dataset)
+        windows = self._windows(dataset, cast(ASTConfig, trainer.model.config))
         of_windows = self.predict_and_measure(trainer, windows, None)
         logits = mean_scores(of_windows.logits, windows.clip_of_window)
         return replace(of_windows, ids=dataset.names, logits=logits, labels=np.asarray(dataset.targets))
@@ -250,10 +252,13 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
     def _details(self, trainer: AudioTrainer) -> list[str]:
         """What the card says of this model."""
         extractor, data = cast(ASTLogMelFeatureExtractor, trainer.processing_class), self.arguments.data
+        normalised = "not normalised"
+        if extractor.do_normalize:
+            normalised = f"normalised by mean {extractor.mean:.4f} and deviation {extractor.std:.4f}"
         sentences = [
             f"It hears {_seconds(extractor):.2f} s at once, of audio at {extractor.sampling_rate} Hz: "
-            f"{extractor.max_length} frames of {extractor.num_mel_bins} mel bands, normalised by mean "
-            f"{extractor.mean:.4f} and deviation {extractor.std:.4f}. Transformers cuts what is longer; here it was "
+            f"{extractor.max_length} frames of {extractor.num_mel_bins} mel bands, {normalised}. "
+            f"Transformers cuts what is longer; here it was "
             f"tested in windows that share {data.window_overlap:.0%} (`hf-audioformer evaluate`).",
             size_of(trainer.model),
         ]
@@ -298,8 +303,8 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
             print(f"log-mels of its training clips: mean {moments.mean:.4f}, deviation {moments.std:.4f}")
         return moments.mean, moments.std
 
-    def _windows(self, dataset: SpectrogramDataset) -> WindowedDataset:
-        return WindowedDataset(dataset, self.arguments.data.window_overlap)
+    def _windows(self, dataset: SpectrogramDataset, config: ASTConfig) -> WindowedDataset:
+        return WindowedDataset(dataset, self.arguments.data.window_overlap, longest_step(config))
 
 
 def _with_added_clips(

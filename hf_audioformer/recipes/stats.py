@@ -111,7 +111,7 @@ def run(arguments: StatsArguments) -> dict[str, Any]:
     moments, failures = log_mel_moments(clips, extractor, skip_bad=arguments.data.skip_bad)
     if moments.std == 0:
         raise ValueError(f"{arguments.data.source}: all frames of the clips are the same (silence?); check the files")
-    extractor.mean, extractor.std = moments.mean, moments.std
+    extractor.normalise_by(moments.mean, moments.std)
     report = {
         "mean": moments.mean,
         "std": moments.std,

@@ -10,7 +10,7 @@ from transformers import ASTConfig, ASTForAudioClassification
 from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..checkpoint_config import read_config
 from ..models.ast.loading_ast import ast_from_deit, ast_from_vit, load_ast, new_ast
-from ..models.ast.positions_ast import covering_length, patch_grid
+from ..models.ast.positions_ast import covering_frames, covering_length, patch_grid
 from .arguments import presets
 from .console import quiet_transformers
 
@@ -174,11 +174,13 @@ def load_front_end(model: ASTModelArguments, features: FeatureArguments) -> ASTL
     if features.sampling_rate is not None:
         extractor.sampling_rate = features.sampling_rate
     if features.mean is not None and features.std is not None:
-        extractor.mean, extractor.std = features.mean, features.std
+        extractor.normalise_by(features.mean, features.std)
     return extractor
 
 
-def model_length(model: ASTModelArguments, features: FeatureArguments, longest: Callable[[], int]) -> int:
+def model_length(
+    model: ASTModelArguments, features: FeatureArguments, sampling_rate: int, longest: Callable[[], int]
+) -> int:
     """Frames that the model reads at once: what `features` say, or enough for the longest training clip.
 
     `longest` gives the frames of that clip; it is asked only if need be, since it may take reading all clips.
@@ -187,8 +189,8 @@ def model_length(model: ASTModelArguments, features: FeatureArguments, longest: 
         return features.max_length
     grid = _grid(model)
     if features.seconds is not None:
-        return covering_length(features.seconds, grid)
-    return min(LONGEST_DEFAULT, covering_length((10 * (longest() - 1) + 25) / 1000, grid))
+        return covering_length(features.seconds, grid, sampling_rate)
+    return min(LONGEST_DEFAULT, covering_frames(longest(), grid))
 
 
 def check_patches(model: ASTModelArguments, extractor: ASTLogMelFeatureExtractor) -> None:

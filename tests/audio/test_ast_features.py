@@ -10,6 +10,7 @@ from transformers import ASTFeatureExtractor, AutoFeatureExtractor
 from transformers.models.audio_spectrogram_transformer import feature_extraction_audio_spectrogram_transformer as stock
 
 from hf_audioformer import ASTLogMelFeatureExtractor
+from hf_audioformer.models.audioformer import waveform_audioformer
 from hf_audioformer.models.audioformer.waveform_audioformer import resample
 
 RATE = 16000
@@ -99,6 +100,26 @@ def test_channels_are_mixed_and_rates_resampled() -> None:
     expected = features(extractor, resample(stereo.mean(0), 44100, RATE))
     for given, axis in ((stereo, 0), (stereo.T, 1)):
         torch.testing.assert_close(features(extractor, given, sampling_rate=44100, channel_axis=axis), expected)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("rates", [(44_100, 16_000), (8_000, 24_000), (11_025, 16_000)])
+def test_rates_with_few_common_divisors_are_resampled_alike_without_a_table(
+    rates: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = torch.from_numpy(noise(2 * 30_001)).reshape(2, 30_001)  # more than a block
+    by_table = resample(clips, *rates)
+    monkeypatch.setattr(waveform_audioformer, "MAX_RESAMPLER_WEIGHTS", 0)
+    torch.testing.assert_close(resample(clips, *rates), by_table, rtol=0, atol=1e-4)
+
+
+@pytest.mark.unit
+def test_a_clip_of_any_rate_is_heard() -> None:
+    time = torch.arange(11_127) / 11_127
+    heard = resample(torch.sin(2 * torch.pi * 440 * time), 11_127, RATE)
+    assert len(heard) == RATE
+    expected = torch.sin(2 * torch.pi * 440 * torch.arange(RATE) / RATE)
+    torch.testing.assert_close(heard[100:-100], expected[100:-100], rtol=0, atol=1e-3)
 
 
 @pytest.mark.unit

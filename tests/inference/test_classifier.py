@@ -10,11 +10,11 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
+from transformers import ASTFeatureExtractor, AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
 from hf_audioformer.inference import AudioClassifier
 
-from .tiny_classifiers import KINDS, sound
+from .tiny_classifiers import KINDS, sound, spectrogram_transformer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -88,6 +88,29 @@ def test_long_clips_get_the_mean_of_a_plain_loop_over_windows(kind: str, checkpo
     alone = AudioClassifier.from_pretrained(source, batch_size=1, **settings)(clips[0])
     ((_, batched), *_) = classifier.each(clips)
     np.testing.assert_allclose(alone.window_scores, batched.window_scores, atol=1e-5)
+
+
+@pytest.mark.invariant
+def test_an_ast_hears_the_windows_of_an_evaluation_also_with_the_stock_extractor(checkpoints: dict[str, str]) -> None:
+    model = AutoModelForAudioClassification.from_pretrained(checkpoints["ast"]).eval()
+    clip = sound(2.0)
+    ours = AudioClassifier.from_pretrained(checkpoints["ast"], device="cpu")
+    stock = AudioClassifier(model, AutoFeatureExtractor.from_pretrained(checkpoints["ast"]))
+    starts = [160 * frame for frame in (*range(0, 134, 32), 134)]  # 198 frames in windows of 64, as in WindowedDataset
+    for classifier in (ours, stock):
+        assert [window.start for window in classifier.front_end.windows(len(clip["array"]))] == starts
+        assert classifier.front_end.hop_samples == 32 * 160
+    np.testing.assert_array_equal(stock(clip).scores, ours(clip).scores)
+    half = AudioClassifier(model.to(torch.bfloat16), ASTFeatureExtractor.from_pretrained(checkpoints["ast"]))
+    np.testing.assert_allclose(half(clip).scores, ours(clip).scores, atol=0.1)
+
+
+@pytest.mark.unit
+def test_frames_behind_the_last_patch_are_heard_in_the_next_window(tmp_path: Path) -> None:
+    """71 frames hold 8 patches of 8, the last of which ends with frame 64."""
+    checkpoint = spectrogram_transformer(tmp_path / "ast", max_length=71)
+    front_end = AudioClassifier.from_pretrained(checkpoint, device="cpu", overlap=0.0).front_end
+    assert [window.start // 160 for window in front_end.windows(3 * 16_000)] == [0, 64, 128, 192, 227]
 
 
 @pytest.mark.unit

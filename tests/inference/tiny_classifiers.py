@@ -52,9 +52,9 @@ def audioformer(folder: Path, extractor: AudioFormerFeatureExtractor, **settings
 
 
 def spectrogram_transformer(folder: Path, **settings: Any) -> str:
-    patches = {"patch_size": 8, "time_stride": 8, "frequency_stride": 8, "num_mel_bins": 32, "max_length": AST_FRAMES}
+    patches: Any = {"patch_size": 8, "time_stride": 8, "frequency_stride": 8, "num_mel_bins": 32}
     torch.manual_seed(0)
-    config = ASTConfig(**SIZES, **patches, **(LABELS | settings))
+    config = ASTConfig(**({"max_length": AST_FRAMES} | SIZES | patches | LABELS | settings))
     randomize(ASTForAudioClassification(config)).save_pretrained(folder)
     ASTFeatureExtractor(max_length=AST_FRAMES, num_mel_bins=32).save_pretrained(folder)
     return str(folder)

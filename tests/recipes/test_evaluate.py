@@ -318,6 +318,27 @@ def test_bad_clips_for_other_models(make: Any, all_bad: str, tmp_path: Path) -> 
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"ignore_padding": True}, "data.ignore_padding is True, which is for an AST, and model is none"),
+        ({"window_overlap": 0.0}, "data.window_overlap is 0.0, which is for an AST"),
+        ({"max_length_seconds": 1.0}, "data.max_length_seconds is 1.0, which is for an AudioFormer"),
+    ],
+)
+def test_settings_for_another_kind_of_model_are_refused(
+    setting: dict[str, Any], message: str, single: str, tone_folder: Path, tmp_path: Path
+) -> None:
+    model = single
+    if "max_length_seconds" in setting:
+        model = str(tmp_path / "ast")
+        spectrogram_transformer()[0].save_pretrained(model)
+    asked = arguments(model, tone_folder, tmp_path / "out")
+    with pytest.raises(ValueError, match=message):
+        evaluate.run(replace(asked, data=EvaluationClips(str(tone_folder), **setting)))
+
+
+@pytest.mark.fault
 def test_what_cannot_be_evaluated(
     single: str,
     tiny_checkpoint: str,

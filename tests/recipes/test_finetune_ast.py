@@ -16,11 +16,12 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import load_file
-from transformers import ASTForAudioClassification, TrainerCallback
+from transformers import ASTConfig, ASTForAudioClassification, TrainerCallback
 
 from hf_audioformer import ASTLogMelFeatureExtractor, cli, read_clips
 from hf_audioformer.audio.spectrogram_augment import SpectrogramAugmentation
 from hf_audioformer.data.splits import SplitArguments, make_splits
+from hf_audioformer.models.ast.loading_ast import new_ast
 from hf_audioformer.recipes import finetune_ast
 from hf_audioformer.recipes.finetune_ast import FinetuneASTArguments, SpectrogramClips
 from hf_audioformer.training.adaptation import AdaptationArguments
@@ -314,7 +315,7 @@ def test_one_fold_of_esc10(data_folder: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     before = parse_config(FinetuneASTArguments, ["ast_synthetic"], description="")
     extractor = load_front_end(before.model, before.features)
-    extractor.max_length = model_length(before.model, before.features, lambda: 0)
+    extractor.max_length = model_length(before.model, before.features, extractor.sampling_rate, lambda: 0)
     build_ast(before.model, extractor, ["tone"], multi_label=True, seed=0).save_pretrained(before.output_dir)
     extractor.save_pretrained(before.output_dir)
     preset = ["ast_esc10", "--output_dir", str(tmp_path / "run"), "--split.run_folds", "[1]"]
@@ -377,6 +378,22 @@ def test_silence_and_patience_without_validation_are_refused(arguments: Finetune
             soundfile.write(tmp_path / "silence" / label / f"{index}.wav", np.zeros(4000), SAMPLING_RATE)
     with pytest.raises(ValueError, match="all frames of the training clips are the same"):
         finetune_ast.run(replace(arguments, data=SpectrogramClips(source=str(tmp_path / "silence"))))
+
+
+@pytest.mark.fault
+def test_statistics_that_are_measured_are_used(arguments: FinetuneASTArguments, tmp_path: Path) -> None:
+    """By a checkpoint whose front end does not normalise, as it is set where statistics are measured."""
+    ast = ASTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, max_length=40)
+    new_ast(ast).save_pretrained(tmp_path / "raw")
+    ASTLogMelFeatureExtractor(max_length=40, do_normalize=False).save_pretrained(tmp_path / "raw")
+    model = ASTModelArguments(checkpoint=str(tmp_path / "raw"))
+    short = replace(arguments, model=model, training=FAST | {"num_train_epochs": 1})
+    for statistics, card in (("data", "normalised by mean"), ("checkpoint", "not normalised")):
+        features = replace(arguments.features, statistics=statistics)
+        finetune_ast.run(replace(short, features=features, output_dir=str(tmp_path / statistics)))
+        used = ASTLogMelFeatureExtractor.from_pretrained(tmp_path / statistics)
+        assert used.do_normalize == (statistics == "data")
+        assert card in (tmp_path / statistics / "README.md").read_text()
 
 
 @pytest.mark.fault

@@ -62,12 +62,14 @@ def test_equals_numpy_on_all_frames_at_once(tone_folder: Path, tmp_path: Path, c
 
 @pytest.mark.cli
 def test_counts_the_training_part_with_the_settings_of_a_checkpoint(tone_csv: Path, tmp_path: Path) -> None:
-    ASTLogMelFeatureExtractor(num_mel_bins=40, sampling_rate=8000, max_length=77).save_pretrained(tmp_path / "ast")
+    settings = {"num_mel_bins": 40, "sampling_rate": 8000, "max_length": 77, "do_normalize": False}
+    ASTLogMelFeatureExtractor(**settings).save_pretrained(tmp_path / "ast")
     config = tmp_path / "stats.yaml"
     config.write_text(f"data:\n  source: {tone_csv}\nsplit:\n  column: fold\n  values: [1]\n")
     stats.main([str(config), "--extractor", str(tmp_path / "ast"), "--output_dir", str(tmp_path / "out")])
     found = ASTLogMelFeatureExtractor.from_pretrained(tmp_path / "out")
     assert (found.num_mel_bins, found.sampling_rate, found.max_length) == (40, 8000, 77)
+    assert found.do_normalize, "statistics that are measured are used"
     frames = all_frames(tone_csv, found, fold="1")
     assert (found.mean, found.std) == (pytest.approx(frames.mean(), rel=1e-12), pytest.approx(frames.std(), rel=1e-12))
 

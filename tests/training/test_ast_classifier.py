@@ -61,7 +61,7 @@ def test_random_weights_in_the_sizes_asked_for(multi_label: bool) -> None:
     ],
 )
 def test_the_length_covers_the_longest_clip(features: dict[str, Any], longest: int, expected: int) -> None:
-    assert model_length(SMALL, FeatureArguments(**features), lambda: longest) == expected
+    assert model_length(SMALL, FeatureArguments(**features), 16_000, lambda: longest) == expected
 
 
 @pytest.mark.unit
@@ -72,7 +72,7 @@ def test_a_checkpoint_brings_its_front_end_and_weights(checkpoint: str) -> None:
     own = load_front_end(arguments, FeatureArguments(mean=-4.0, std=3.0))
     assert (own.mean, own.std, own.sampling_rate) == (-4.0, 3.0, 16000)
     assert load_front_end(arguments, FeatureArguments(sampling_rate=8000)).sampling_rate == 8000
-    assert model_length(arguments, FeatureArguments(), lambda: 40) == 43  # 8 frames of a patch and 7 steps of 5
+    assert model_length(arguments, FeatureArguments(), 16_000, lambda: 40) == 43  # 8 frames of a patch and 7 steps of 5
     extractor.max_length = 43
     model = build_ast(arguments, extractor, ["a", "b", "c"], multi_label=False, seed=0)
     layers = tiny_ast(num_labels=4).audio_spectrogram_transformer.layers
@@ -93,7 +93,7 @@ def test_a_model_of_images_starts_an_ast_with_the_front_end_of_ast(tmp_path: Pat
     arguments = ASTModelArguments(checkpoint=str(tmp_path), time_stride=8)
     extractor = load_front_end(arguments, FeatureArguments())
     assert (extractor.num_mel_bins, extractor.mean) == (128, ASTFeatureExtractor().mean)
-    extractor.max_length = model_length(arguments, FeatureArguments(), lambda: 50)
+    extractor.max_length = model_length(arguments, FeatureArguments(), 16_000, lambda: 50)
     assert extractor.max_length == 56
     model = build_ast(arguments, extractor, ["a", "b"], multi_label=False, seed=0)
     assert model(torch.zeros(1, 56, 128)).logits.shape == (1, 2)

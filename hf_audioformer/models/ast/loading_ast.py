@@ -27,6 +27,7 @@ __all__ = ["ASTSettings", "ast_from_deit", "ast_from_vit", "load_ast", "new_ast"
 POSITIONS = "embeddings.position_embeddings"
 BODY = "audio_spectrogram_transformer."
 HEAD = "classifier."
+LAYERS = "layers."
 POSITIONS_STD = 0.02
 LOADERS = {
     "audio-spectrogram-transformer": "load_ast",
@@ -165,7 +166,8 @@ def _ast_from_image(
 
 
 def _load_whole(model_class: Any, id_or_path: str, optional: tuple[str, ...] = (), **options: Any) -> Any:
-    """The model of a checkpoint, none of whose weights, but those that begin as `optional`, may be missing."""
+    """The model of a checkpoint, none of whose weights, but those that begin as `optional`, may be missing, and none of
+    whose layers left over."""
     wanted, found = model_class.config_class.model_type, AutoConfig.from_pretrained(id_or_path).model_type
     if found != wanted:
         remedy = f"use {LOADERS[found]}" if found in LOADERS else f"allowed are {', '.join(LOADERS)}"
@@ -178,6 +180,11 @@ def _load_whole(model_class: Any, id_or_path: str, optional: tuple[str, ...] = (
         raise ValueError(
             f"{id_or_path}: {len(lost)} weights are missing or have another size than config.json says: "
             f"{', '.join(sorted(lost)[:5])}. Take a whole checkpoint; its length is changed here, not in config.json."
+        )
+    if left_over := {name for name in report["unexpected_keys"] if LAYERS in name}:
+        raise ValueError(
+            f"{id_or_path}: {len(left_over)} weights have no place in the {model.config.num_hidden_layers} layers of "
+            f"config.json: {', '.join(sorted(left_over)[:5])}. Take the config.json of these weights."
         )
     return model
 

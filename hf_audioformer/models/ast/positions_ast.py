@@ -10,11 +10,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers import ASTConfig
 
-__all__ = ["check_positions", "covering_length", "patch_grid", "resize_positions"]
+from ...audio.fbank import WINDOW_SECONDS, num_frames
 
-# The front end's window and shift.
-WINDOW_MS = 25
-SHIFT_MS = 10
+__all__ = ["check_positions", "covering_frames", "covering_length", "longest_step", "patch_grid", "resize_positions"]
 
 
 def patch_grid(config: ASTConfig) -> tuple[int, int]:
@@ -33,19 +31,34 @@ def patch_grid(config: ASTConfig) -> tuple[int, int]:
     return grid[0], grid[1]
 
 
-def covering_length(seconds: float, config: ASTConfig) -> int:
-    """The smallest number of 10 ms frames whose patches cover every frame of a clip of `seconds`.
+def longest_step(config: ASTConfig) -> int:
+    """The most frames from one window of a clip to the next that leave out none between them: the last few of
+    `max_length` may lie in no patch. Where patches overlap, those of the next window go on with the same stride."""
+    steps = patch_grid(config)[1]
+    return min(steps * config.time_stride, (steps - 1) * config.time_stride + _patch_side(config))
+
+
+def covering_length(seconds: float, config: ASTConfig, sampling_rate: int = 16_000) -> int:
+    """The smallest number of frames whose patches cover every frame of a clip of `seconds` at a rate in Hz.
 
     Raises:
         ValueError: The clip is shorter than one window of 25 ms, or the stride is below 1.
     """
+    frames = num_frames(round(seconds * sampling_rate), sampling_rate)
+    if frames == 0:
+        raise ValueError(f"seconds={seconds}: a clip is at least {WINDOW_SECONDS} s long.")
+    return covering_frames(frames, config)
+
+
+def covering_frames(frames: int, config: ASTConfig) -> int:
+    """The smallest number of frames whose patches cover so many.
+
+    Raises:
+        ValueError: The stride is below 1.
+    """
     patch, time_stride = _patch_side(config), config.time_stride
     if time_stride < 1:
         raise ValueError(f"time_stride={time_stride}: allowed are numbers >= 1.")
-    milliseconds = round(seconds * 1000)
-    if milliseconds < WINDOW_MS:
-        raise ValueError(f"seconds={seconds}: a clip is at least {WINDOW_MS / 1000} s long.")
-    frames = (milliseconds - WINDOW_MS) // SHIFT_MS + 1
     return patch + max(0, math.ceil((frames - patch) / time_stride)) * time_stride
 
 

@@ -191,6 +191,9 @@ def test_missing_and_misshapen_weights_are_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"max_length": 255}))
     with pytest.raises(ValueError, match=r"1 weights are missing or have another size.*position_embeddings"):
         load_ast(str(folder))
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    with pytest.raises(ValueError, match=r"16 weights have no place in the 1 layers of config.json: .*layers\.1\."):
+        load_ast(str(folder))
     (folder / "config.json").write_text(json.dumps(config))
     damage_weights(folder, lambda weights: weights.pop(POSITIONS))
     with pytest.raises(ValueError, match=r"1 weights are missing.*position_embeddings"):

@@ -5,7 +5,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from hf_audioformer.models.ast.positions_ast import check_positions, covering_length, patch_grid, resize_positions
+from hf_audioformer.audio.fbank import num_frames
+from hf_audioformer.models.ast.positions_ast import (
+    check_positions,
+    covering_length,
+    longest_step,
+    patch_grid,
+    resize_positions,
+)
 
 from .tiny_ast import tiny_ast_config
 
@@ -104,6 +111,20 @@ def test_covering_length_is_the_smallest_that_leaves_no_frame_out(seconds: float
     assert length >= frames
     assert last_patch + 16 == length, "no frame behind the last patch"
     assert length == 16 or length - stride < frames, "one patch less would leave frames out"
+
+
+@pytest.mark.unit
+def test_frames_are_counted_at_the_rate_of_the_extractor() -> None:
+    """At 22050 Hz Kaldi's hop is 220 samples, and ten seconds have 1000 frames, not 998."""
+    config = tiny_ast_config(time_stride=1, **OFFICIAL)
+    assert covering_length(10.0, config) == 998
+    assert covering_length(10.0, config, 22_050) == num_frames(220_500, 22_050) == 1000
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(("stride", "step"), [(10, 1010), (16, 1024), (20, 1016)])
+def test_windows_may_lie_as_far_apart_as_patches_reach(stride: int, step: int) -> None:
+    assert longest_step(tiny_ast_config(max_length=1024, time_stride=stride, **OFFICIAL)) == step
 
 
 @pytest.mark.unit

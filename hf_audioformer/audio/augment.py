@@ -62,8 +62,8 @@ class AudioAugmentation:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if isinstance(value, tuple) and value[0] > value[1]:
-                raise ValueError(f"{name} is {value}; the lower end must come first")
+            if isinstance(value, tuple) and not value[0] <= value[1]:  # nor is NaN a number
+                raise ValueError(f"{name} is {value}; it must be two numbers, the lower end first")
         for name in ("shift", "mixup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
     from .stored_codes import StoredCodes
 
-__all__ = ["CURVE_COLUMNS", "ClipTable", "decode_audio_column"]
+__all__ = ["CURVE_COLUMNS", "ClipTable", "decode_audio_column", "file_paths"]
 
 # What a clip's numbers along time are read to.
 CURVE_COLUMNS = ("curve_times", "curve_values", "curve_gaps")
@@ -29,6 +31,19 @@ def decode_audio_column(row: Mapping[str, Any]) -> Audio:
     if audio["bytes"] is None:
         return load_audio(audio["path"], name=f"clip {row['id']!r} ({audio['path']})")
     return load_audio(audio["bytes"], name=f"clip {row['id']!r}")
+
+
+def file_paths(table: datasets.Dataset) -> list[str]:
+    """The files that hold the sound of the clips of a table as it was read; none of clips whose sound it has itself."""
+    import pyarrow
+    import pyarrow.compute
+
+    if "audio" not in table.column_names or not pyarrow.types.is_struct(table.data.column("audio").type):
+        return []
+    audio = table.data.column("audio")
+    held = pyarrow.compute.is_valid(pyarrow.compute.struct_field(audio, "bytes")).to_pylist()
+    paths = pyarrow.compute.struct_field(audio, "path").to_pylist()
+    return [os.path.abspath(path) for path, is_held in zip(paths, held, strict=True) if path and not is_held]
 
 
 @dataclass(frozen=True)
@@ -107,6 +122,13 @@ class ClipTable:
         for row, classes in enumerate(table["labels"][:]):
             targets[row, classes] = 1.0
         return targets
+
+    def digest(self, columns: Sequence[str] = ()) -> str:
+        """A SHA-256 of the clips' ids, labels and values in some columns, all in order: the same for the same data."""
+        digest = hashlib.sha256(self.targets().tobytes())
+        for names in (self.ids, self.label_names, *(map(str, self.column(name)) for name in columns)):
+            digest.update("\0".join((*names, "\n")).encode())
+        return digest.hexdigest()
 
     def select(self, indices: Sequence[int]) -> ClipTable:
         """The clips at `indices`, in that order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import io
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..codes.store import PLAN_FILE, is_code_store
-from .clip_table import ClipTable, decode_audio_column
+from .clip_table import ClipTable, decode_audio_column, file_paths
 from .curves import add_curves
 from .known_layouts import ClipList, clip_lists
 from .known_sets import KNOWN_SETS, LoadRow
@@ -25,8 +26,15 @@ if TYPE_CHECKING:
 
 __all__ = ["AUDIO_SUFFIXES", "read_clips", "read_rows", "sound_files"]
 
-AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"})
-UNREADABLE_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp"})
+logger = logging.getLogger(__name__)
+
+AUDIO_SUFFIXES = frozenset(
+    {
+        *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au"),
+        *(".aifc", ".caf", ".mp2", ".rf64", ".snd", ".sph", ".voc", ".w64"),
+    }
+)
+UNREADABLE_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp", ".ape", ".mka", ".wv"})
 SPLIT_FOLDERS = frozenset({"train", "training", "validation", "valid", "val", "dev", "test", "eval"})
 
 
@@ -53,15 +61,16 @@ def read_clips(
     * a known set: "commands", "synthetic" and "spoken_digits" (parts of the package), "esc10", "fsdd", "esc10_mix" (in
       the folder `HF_AUDIOFORMER_DATA`); write "./esc10" for a folder of that name;
     * a folder with ESC-50 or FSD50K as they are published (the columns `fold`, or `split` of train, val and test);
-    * a folder with `metadata.csv`, or with one subfolder per class, either directly or under `train`, `test`, ...,
-      which then becomes the column `split`;
+    * a folder with `metadata.csv`, or with one subfolder per class; or with one or the other in each of the folders
+      `train`, `test`, ..., which then become the column `split`;
     * a `.csv` with a column of paths, or a `.parquet` with a column of audio bytes or paths;
     * a code store made by `hf-audioformer encode`, whose clips have codes in place of sound, or the id of one that
       `hf-audioformer push` put on the Hub;
     * the id of a data set on the Hub (`hub_config` and `revision` choose among its versions); its splits are joined
       and named in the column `split`.
 
-    Paths are relative to `audio_root` (default: the folder of the csv or parquet) and must stay inside it.
+    Paths are relative to `audio_root` (default: the folder of the csv or parquet) and must stay inside it. No file is
+    named twice.
     `audio_column` and `label_column` default to the usual names. A clip has several labels if `multi_label` says so; by
     default, if the column is named "labels", holds lists, or holds text with `label_separator`.
     `label_names` fixes the classes and their order (those of a checkpoint, say); by default the order of the source's
@@ -98,7 +107,8 @@ def read_clips(
         table = _read_hub(source, audio_column, hub_config, revision)
     if len(table) == 0:
         raise ValueError(f"{source}: no clips found")
-    _check_unique_ids(table["id"], source)
+    _check_unique(table["id"], source, "ids must be unique")
+    _check_unique(file_paths(table), source, "a file is one clip, or it could be learnt from and tested")
     if events is not None:
         file = os.fspath(events)
         table, label_column, multi_label = add_spans(table, read_rows(Path(file)), file), "labels", True
@@ -124,6 +134,9 @@ def _read_folder(
         return _dataset_of_rows([row for clip_list in lists for row in _known_rows(folder, clip_list)])
     if (folder / "metadata.csv").is_file():
         return _read_csv(folder / "metadata.csv", audio_column, audio_root)
+    of_splits = [file for file in sorted(folder.glob("*/metadata.csv")) if file.parent.name.lower() in SPLIT_FOLDERS]
+    if of_splits:
+        return _dataset_of_rows([row for file in of_splits for row in _split_rows(file, audio_column, audio_root)])
     files = _audio_files(folder)
     if not needs_labels and all(_folder_and_class(folder, file)[1] is None for file in files):
         return _dataset_of_rows([_file_row(folder, file) for file in files])
@@ -133,6 +146,12 @@ def _read_folder(
             f"{folder}: no clips found; expected metadata.csv, or one subfolder per class with files "
             f"{', '.join(sorted(AUDIO_SUFFIXES))}"
         )
+    if all(row["label"].lower() in SPLIT_FOLDERS for row in rows):
+        raise ValueError(
+            f"{folder}: files lie in {', '.join(sorted({row['label'] for row in rows}))}, which name splits and not "
+            "classes; put them into a subfolder per class there, or add a metadata.csv"
+        )
+    _warn_of_empty(folder, rows)
     with_split = [row for row in rows if "split" in row]
     if 0 < len(with_split) < len(rows):
         raise ValueError(
@@ -140,6 +159,27 @@ def _read_folder(
             f"split folders ({', '.join(sorted(SPLIT_FOLDERS))}) or none"
         )
     return _dataset_of_rows(rows)
+
+
+def _warn_of_empty(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Tells of class folders that hold no sound: they are no classes, which may be a surprise."""
+    full = {Path(row["id"]).parent.as_posix() for row in rows}
+    splits = {parent for row in rows if (parent := Path(row["id"]).parent.parent.as_posix()) != "."}
+    for parent in sorted(splits) or ["."]:
+        for found in sorted((folder / parent).iterdir()):
+            name = found.relative_to(folder).as_posix()
+            if found.is_dir() and not found.name.startswith(".") and name not in full:
+                logger.warning("%s: no sound file in %s; it is no class", folder, name)
+
+
+def _split_rows(
+    file: Path, audio_column: str | None, audio_root: str | os.PathLike[str] | None
+) -> list[dict[str, Any]]:
+    """The rows of the metadata.csv of a split, whose folder names it."""
+    split = file.parent.name
+    return [
+        {**row, "id": f"{split}/{row['id']}", "split": split} for row in _rows_of_csv(file, audio_column, audio_root)
+    ]
 
 
 def _known_rows(folder: Path, clip_list: ClipList) -> list[dict[str, Any]]:
@@ -174,13 +214,29 @@ def _audio_files(folder: Path) -> list[Path]:
 
 
 def sound_files(folder: Path) -> list[Path]:
-    """All files below a folder that are named as sound, also as sound that cannot be read; hidden ones left out."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in AUDIO_SUFFIXES | UNREADABLE_SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    """All files below a folder, linked folders too, that are named as sound, also as sound that cannot be read; hidden
+    ones left out.
+
+    Raises:
+        ValueError: A name is not UTF-8.
+    """
+    found: list[Path] = []
+    walked: set[str] = set()  # a link may lead back to where it lies
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        walked.add(os.path.realpath(parent))
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) not in walked
+        ]
+        paths = (Path(parent, name) for name in names if not name.startswith("."))
+        found += [path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES | UNREADABLE_SUFFIXES]
+    for path in found:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"{os.fsencode(path)!r}: the name is not UTF-8; rename the file") from error
+    return sorted(found)
 
 
 def _file_row(folder: Path, path: Path) -> dict[str, Any]:
@@ -206,6 +262,13 @@ def _folder_row(folder: Path, path: Path) -> dict[str, Any]:
 
 
 def _read_csv(path: Path, audio_column: str | None, audio_root: str | os.PathLike[str] | None) -> datasets.Dataset:
+    return _dataset_of_rows(_rows_of_csv(path, audio_column, audio_root))
+
+
+def _rows_of_csv(
+    path: Path, audio_column: str | None, audio_root: str | os.PathLike[str] | None
+) -> list[dict[str, Any]]:
+    """The rows of a csv of clips, with `id` and the `audio` entry."""
     rows = _csv_rows(path)
     if not rows:
         raise ValueError(f"{path}: no clips found, the file has no rows")
@@ -215,7 +278,7 @@ def _read_csv(path: Path, audio_column: str | None, audio_root: str | os.PathLik
         name = row.pop(column)
         row.setdefault("id", name)
         row["audio"] = {"bytes": None, "path": _contained_path(root, name, path)}
-    return _dataset_of_rows(rows)
+    return rows
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -338,7 +401,7 @@ def _with_audio(
         table = _drop_column(table, "audio").add_column("audio", entries, feature=_audio_struct())
     if "id" in table.column_names:
         ids = [str(clip_id) for clip_id in table["id"]]
-    elif all(names) and len(set(names)) == len(names):
+    elif all(names) and (not has_bytes or len(set(names)) == len(names)):
         ids = names
     else:
         ids = [f"{row:08d}" for row in range(len(names))]
@@ -382,13 +445,13 @@ def _dataset_of_rows(rows: list[dict[str, Any]]) -> datasets.Dataset:
 def _contained_path(root: Path | None, name: str, source: Path | str) -> str:
     """The existing file `name` below `root` (None: `name` is a path given by the Hub's own cache)."""
     path = Path(name) if root is None else root / name
-    if root is not None and not Path(os.path.normpath(path)).is_relative_to(os.path.normpath(root)):
+    if root is not None and not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
         raise ValueError(f"{source}: the path {name!r} leads out of {root}; paths must stay below audio_root")
     if not path.is_file():
         raise FileNotFoundError(
             f"{source} names {name!r}, but there is no file {path}; paths are relative to audio_root"
         )
-    return str(path)
+    return os.path.normpath(path)
 
 
 def _audio_candidates(columns: Iterable[str]) -> tuple[str, ...]:
@@ -418,11 +481,9 @@ def _drop_column(table: datasets.Dataset, column: str) -> datasets.Dataset:
     return table.remove_columns([name for name in table.column_names if name == column])
 
 
-def _check_unique_ids(ids: Iterable[str], source: str) -> None:
+def _check_unique(names: Iterable[str], source: str, rule: str) -> None:
     first_row: dict[str, int] = {}
-    for row, clip_id in enumerate(ids):
-        if clip_id in first_row:
-            raise ValueError(
-                f"{source}: the clip {clip_id!r} appears in rows {first_row[clip_id]} and {row}; ids must be unique"
-            )
-        first_row[clip_id] = row
+    for row, name in enumerate(names):
+        if name in first_row:
+            raise ValueError(f"{source}: the clip {name!r} appears in rows {first_row[name]} and {row}; {rule}")
+        first_row[name] = row

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -26,6 +26,18 @@ logger = logging.getLogger(__name__)
 SameIn = Callable[[Sequence[int]], str]
 
 SplitKind = Literal["column", "folds", "drawn_folds", "fraction"]
+
+
+# Which kinds use a setting that not all do.
+_USERS: dict[str, tuple[SplitKind, ...]] = {
+    "train_values": ("column",),
+    "validation_values": ("column",),
+    "test_values": ("column",),
+    "num_folds": ("drawn_folds",),
+    "run_folds": ("folds", "drawn_folds"),
+    "without_folds": ("folds",),
+    "test_fraction": ("fraction",),
+}
 
 
 @dataclass(frozen=True)
@@ -78,14 +90,25 @@ class SplitArguments:
         if (self.column is not None) != (self.kind in ("column", "folds")):
             need = "needs a column" if self.column is None else f"does not use column={self.column!r} (group_column?)"
             raise ValueError(f"kind={self.kind!r} {need}")
-        if self.without_folds and self.kind != "folds":
-            raise ValueError(f"kind={self.kind!r} does not use without_folds={self.without_folds}; kind folds does")
+        for name, users in _USERS.items():
+            value = getattr(self, name)
+            if self.kind not in users and value != _default(self, name):
+                raise ValueError(f"kind={self.kind!r} does not use {name}={value}; kind {' and '.join(users)} does")
+        if self.run_folds == []:
+            raise ValueError("run_folds is an empty list; name at least one fold, or leave it out for all")
         if not 0 < self.test_fraction < 1:
             raise ValueError(f"test_fraction must lie between 0 and 1, got {self.test_fraction}")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must be at least 0 and below 1, got {self.validation_fraction}")
         if self.num_folds < 2:
             raise ValueError(f"num_folds must be at least 2, got {self.num_folds}")
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
+
+
+def _default(arguments: SplitArguments, name: str) -> Any:
+    (of_name,) = (one for one in fields(arguments) if one.name == name)
+    return of_name.default_factory() if callable(of_name.default_factory) else of_name.default
 
 
 @dataclass(frozen=True)
@@ -100,6 +123,24 @@ class Split:
     validation: list[int]
     test: list[int]
     added: list[int] = field(default_factory=list)
+
+    def limited_to(self, usable: Container[int]) -> Split:
+        """The split without clips that cannot be used.
+
+        Raises:
+            ValueError: None is left to train on, or to test.
+        """
+        left = Split(
+            self.name,
+            *(
+                [index for index in indices if index in usable]
+                for indices in (self.train, self.validation, self.test, self.added)
+            ),
+        )
+        for name, before, after in (("train", self.train, left.train), ("test", self.test, left.test)):
+            if not after:
+                raise ValueError(f"split {self.name!r}: none of the {len(before)} clips of the {name} part can be used")
+        return left
 
     @property
     def own_train(self) -> list[int]:
@@ -118,6 +159,7 @@ def make_splits(clips: ClipTable, arguments: SplitArguments, *, must_vary: bool 
     """
     targets = _strata(clips)
     groups = _groups(clips, arguments.group_column)
+    _warn_of_own_split(clips, arguments)
     same: SameIn = partial(_same_in, clips.targets(), clips.target_columns) if must_vary else lambda indices: ""
     splits = [
         _with_validation(split, targets, groups, arguments, same)
@@ -126,6 +168,17 @@ def make_splits(clips: ClipTable, arguments: SplitArguments, *, must_vary: bool 
     for split in splits:
         _check(split, groups, arguments, same)
     return splits
+
+
+def _warn_of_own_split(clips: ClipTable, arguments: SplitArguments) -> None:
+    """Tells of a division that the source has itself, where another is drawn."""
+    if arguments.column is None and "split" in clips.table.column_names:
+        values = sorted_names({str(value) for value in clips.column("split")})
+        logger.warning(
+            "the clips have a column 'split' with %s, and parts are drawn without it; to test on its own, set "
+            "split.kind column and split.column split",
+            ", ".join(values[:5]),
+        )
 
 
 def _strata(clips: ClipTable) -> np.ndarray:
@@ -141,7 +194,7 @@ def _train_and_test(
 ) -> Iterator[Split]:
     column = arguments.column or ""  # both kinds that use it have it
     if arguments.kind == "column":
-        yield _named_parts(column, _text_column(clips, column), arguments)
+        yield _named_parts(column, _text_column(clips, column, may_be_blank=True), arguments)
     elif arguments.kind == "fraction":
         test = _draw(targets, groups, arguments.test_fraction, arguments.seed)
         yield Split("fraction", _where(~test), [], _where(test))
@@ -246,10 +299,11 @@ def _groups(clips: ClipTable, group_column: str | None) -> np.ndarray:
     return np.arange(len(clips)) if group_column is None else _text_column(clips, group_column)
 
 
-def _text_column(clips: ClipTable, name: str) -> np.ndarray:
+def _text_column(clips: ClipTable, name: str, *, may_be_blank: bool = False) -> np.ndarray:
     values = clips.column(name)
-    if None in values:
-        raise ValueError(f"column {name!r} has no value for clip {clips.ids[values.index(None)]!r}")
+    missing = (index for index, value in enumerate(values) if value is None or (value == "" and not may_be_blank))
+    if (first := next(missing, None)) is not None:
+        raise ValueError(f"column {name!r} has no value for clip {clips.ids[first]!r}")
     return np.asarray([str(value) for value in values])
 
 

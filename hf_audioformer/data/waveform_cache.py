@@ -64,7 +64,7 @@ class WaveformCache:
         self._indices = frozenset(indices)
         self._fill(skip_bad, int(max_gigabytes * 1e9))
 
-    def __contains__(self, index: int) -> bool:
+    def __contains__(self, index: object) -> bool:
         return index in self._indices and index not in self.failures
 
     def __getitem__(self, index: int) -> np.ndarray:

@@ -51,9 +51,17 @@ OTHER_HEADS: dict[Output, Any] = {
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of that name; if none is named the accelerator, or the CPU where there is none."""
+    """The device of that name; if none is named the accelerator, or the CPU where there is none.
+
+    Raises:
+        ValueError: No device is named so.
+    """
+    try:
+        named = torch.device(name) if name else None
+    except RuntimeError as error:
+        raise ValueError(f"device is {name}; allowed are cpu, cuda, cuda:1, mps, ...") from error
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return torch.device(name) if name else accelerator or torch.device("cpu")
+    return named or accelerator or torch.device("cpu")
 
 
 def load_any_extractor(source: str, device: torch.device) -> Any:

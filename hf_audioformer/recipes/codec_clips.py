@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..audio.io import Audio, load_audio
 from ..data.hold_out import HoldOut, held_out_clips, parse_hold_out
-from ..data.readers import AUDIO_SUFFIXES, read_clips
+from ..data.readers import AUDIO_SUFFIXES, read_clips, sound_files
 from ..inference.listening import level_gain
 from ..models.audioformer.waveform_audioformer import resample
 
@@ -50,7 +50,7 @@ def _read(sources: Sequence[str], hold_out: Sequence[HoldOut], only_held_out: bo
             clips, held = left_out[source]
             yield from (clips.load(index) for index in range(len(clips)) if (index in held) == only_held_out)
         elif not only_held_out:
-            paths = sorted(path for path in Path(source).rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+            paths = [path for path in sound_files(Path(source)) if path.suffix.lower() in AUDIO_SUFFIXES]
             yield from (load_audio(path) for path in paths)
 
 

@@ -97,6 +97,11 @@ class EvaluateArguments:
     device: str | None = field(default=None, metadata={"help": "cpu, cuda, ...; the accelerator if there is one"})
     overwrite: bool = field(default=False, metadata={"help": "replace an earlier evaluation in output_dir"})
 
+    def __post_init__(self) -> None:
+        for name, lowest in (("batch_size", 1), ("resamples", 0), ("seed", 0)):
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {lowest}")
+
 
 def main(argv: list[str]) -> None:
     """Runs the recipe from a config file and command-line options."""

@@ -46,6 +46,7 @@ from .split_training import (
     claim_output,
     sampling_weights,
     split_arguments,
+    usable_splits,
 )
 
 __all__ = ["DataArguments", "FinetuneArguments", "ModelArguments", "main", "run"]
@@ -122,7 +123,8 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
         seed=arguments.seed,
         device=None if use_cpu else PartialState().device,
     )
-    claim_output(arguments)
+    splits = usable_splits(arguments, splits, inputs.usable, use_cpu)
+    claim_output(arguments, clips)
     return _Finetuning(arguments, clips, task, inputs, source, use_cpu).run(splits)
 
 

@@ -17,6 +17,7 @@ from ..audio.fbank import num_frames, samples_of_frames
 from ..audio.spectrogram_augment import SpectrogramAugmentation
 from ..data import ClipTable
 from ..data.added_clips import with_added_clips
+from ..data.clip_table import file_paths
 from ..data.spectrogram_collator import SpectrogramCollator
 from ..data.spectrogram_dataset import SpectrogramDataset
 from ..data.splits import Split, make_splits
@@ -59,6 +60,7 @@ from .split_training import (
     compute_metrics,
     sampling_weights,
     split_arguments,
+    usable_splits,
 )
 from .stats import Moments
 
@@ -148,7 +150,8 @@ def run(arguments: FinetuneASTArguments) -> list[SplitResult]:
     extractor = load_front_end(arguments.model, arguments.features)
     used = sorted({index for split in splits for part in PARTS for index in getattr(split, part)})
     waveforms = WaveformCache(clips, used, extractor.sampling_rate, skip_bad=arguments.data.skip_bad)
-    trained = {index for split in splits for index in split.train if index in waveforms}
+    splits = usable_splits(arguments, splits, waveforms, use_cpu)
+    trained = {index for split in splits for index in split.train}
     extractor.max_length = model_length(
         arguments.model,
         arguments.features,
@@ -156,7 +159,7 @@ def run(arguments: FinetuneASTArguments) -> list[SplitResult]:
         lambda: num_frames(max(map(waveforms.num_samples, trained)), extractor.sampling_rate),
     )
     check_patches(arguments.model, extractor)
-    claim_output(arguments)
+    claim_output(arguments, clips)
     if PartialState().is_main_process:
         print(f"The model reads {extractor.max_length} frames of 10 ms at once, {_seconds(extractor):.2f} s")
     return _FinetuningAST(arguments, clips, waveforms, extractor, use_cpu).run(splits)
@@ -279,12 +282,11 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
         return sentences
 
     def _dataset(self, indices: Sequence[int], part: str, extractor: ASTLogMelFeatureExtractor) -> SpectrogramDataset:
-        readable = [index for index in indices if index in self.waveforms]
         return SpectrogramDataset(
             self.clips,
-            readable,
+            indices,
             extractor,
-            targets=self.clips.targets(readable),
+            targets=self.clips.targets(indices),
             augmentation=self.arguments.augmentation if part == "train" else None,
             seed=self.arguments.seed,
             waveforms=self.waveforms,
@@ -294,9 +296,8 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
         """Mean and standard deviation of all log-mels of the clips."""
         moments = Moments()
         for index in indices:
-            if index in self.waveforms:
-                (log_mel,) = self.extractor.log_mels(self.waveforms[index], self.extractor.sampling_rate)
-                moments = moments.merged(Moments.of(log_mel.numpy()))
+            (log_mel,) = self.extractor.log_mels(self.waveforms[index], self.extractor.sampling_rate)
+            moments = moments.merged(Moments.of(log_mel.numpy()))
         if moments.std == 0:
             raise ValueError(f"{self.arguments.data.source}: all frames of the training clips are the same (silence?)")
         if PartialState().is_main_process:
@@ -318,6 +319,11 @@ def _with_added_clips(
         raise ValueError(f"data.also is {data.also}, which is data.source too: its clips for testing would be learnt")
     kept_apart = [name for name in (arguments.split.column, arguments.split.group_column) if name is not None]
     added = read(ReadingArguments(data.also, multi_label=clips.multi_label))
+    if shared := {*file_paths(clips.table)} & {*file_paths(added.table)}:
+        raise ValueError(
+            f"data.also is {data.also}, {len(shared)} of whose files are in data.source too, as {min(shared)}: those "
+            "for testing would be learnt"
+        )
     return with_added_clips(clips, splits, added, data.also, data.also_clips, arguments.seed, kept_apart)
 
 

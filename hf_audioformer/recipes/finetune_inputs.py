@@ -1,6 +1,6 @@
 """What a network that is fine-tuned reads: codes, encoded once, or features, made when they are asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Self
@@ -138,6 +138,11 @@ class CodeInputs:
         return self
 
     @property
+    def usable(self) -> Container[int]:
+        """The clips that could be read."""
+        return self.versions
+
+    @property
     def details(self) -> Sequence[str]:
         """Sentences for the card."""
         extractor = self.extractor
@@ -150,11 +155,10 @@ class CodeInputs:
         ]
 
     def dataset(self, indices: Sequence[int], part: str) -> CodeDataset:
-        """The clips of a part that could be read, for training in all versions, otherwise in the first."""
-        readable = [index for index in indices if index in self.versions]
-        versions = [self.versions[index] if part == "train" else self.versions[index][:1] for index in readable]
-        names = [self.clips.ids[index] for index in readable]
-        return CodeDataset(versions, self.clips.targets(readable), names=names)
+        """The clips of a part, for training in all versions, otherwise in the first."""
+        versions = [self.versions[index] if part == "train" else self.versions[index][:1] for index in indices]
+        names = [self.clips.ids[index] for index in indices]
+        return CodeDataset(versions, self.clips.targets(indices), names=names)
 
     def augment(self, dataset: CodeDataset, data: DataArguments, seed: int) -> None:
         """Has a training set changed each time it is read."""
@@ -200,6 +204,11 @@ class SignalInputs:
         self.collator = self.eval_collator = SignalCollator()
 
     @property
+    def usable(self) -> Container[int]:
+        """The clips that could be read."""
+        return self.waveforms
+
+    @property
     def details(self) -> Sequence[str]:
         """Sentences for the card."""
         kind, size = self.extractor.kind.replace("_", "-"), self.extractor.feature_size
@@ -217,13 +226,12 @@ class SignalInputs:
 
     def dataset(self, indices: Sequence[int], part: str) -> SignalDataset:
         """As `CodeInputs.dataset`."""
-        readable = [index for index in indices if index in self.waveforms]
         return SignalDataset(
             self.clips,
-            readable,
+            indices,
             self.extractor,
             waveforms=self.waveforms,
-            targets=self.clips.targets(readable),
+            targets=self.clips.targets(indices),
             augmentation=self.augmentation if part == "train" else None,
             seed=self.seed,
         )

@@ -52,6 +52,9 @@ class ReadingArguments:
     multi_label: bool | None = field(default=None, metadata={"help": "several labels per clip; found out by default"})
     hub_config: str | None = field(default=None, metadata={"help": "configuration of a data set from the Hub"})
     revision: str | None = field(default=None, metadata={"help": "revision of a data set from the Hub"})
+    audio_root: str | None = field(
+        default=None, metadata={"help": "the folder that paths in a csv or parquet start from; its own by default"}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +137,7 @@ def read(
     return read_clips(
         arguments.source,
         audio_column=arguments.audio_column,
+        audio_root=arguments.audio_root,
         label_column=arguments.label_column,
         label_separator=arguments.label_separator,
         multi_label=arguments.multi_label,

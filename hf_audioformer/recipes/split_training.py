@@ -2,7 +2,7 @@
 works alone."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from ..training.floor import Floor
 from ..training.hub import check_hub_settings
 from ..training.launch import check_launch, join_processes
 from ..training.model_card import Measured, tell_of_all_splits
-from ..training.output import check_output, prepare_output
+from ..training.output import check_output, check_same_clips, prepare_output
 from ..training.results import (
     SplitResult,
     format_results,
@@ -55,6 +55,7 @@ __all__ = [
     "compute_metrics",
     "sampling_weights",
     "split_arguments",
+    "usable_splits",
 ]
 
 PARTS = ("train", "validation", "test")
@@ -124,19 +125,42 @@ def begin(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Arguments,
     return arguments, use_cpu
 
 
-def claim_output(arguments: SplitTrainingArguments) -> None:
-    """Makes `output_dir`, with the settings in it; called once the data is known to be there."""
+def claim_output(arguments: SplitTrainingArguments, clips: ClipTable) -> None:
+    """Makes `output_dir`, with the settings in it; called once the data is known to be there.
+
+    Raises:
+        FileExistsError: As `begin`.
+        ValueError: As `begin`, or the run to resume had other clips.
+    """
     prepare_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
+    columns = [name for name in (arguments.split.column, arguments.split.group_column) if name is not None]
+    check_same_clips(Path(arguments.output_dir), clips.digest(columns), resume=arguments.resume)
 
 
 def check_splits(arguments: SplitTrainingArguments, splits: Sequence[Split], use_cpu: bool) -> None:
     """Raises a ValueError if patience is asked for and a split has no validation clips, if the models of several
     splits would be pushed to one repository, or if the Trainer would refuse its settings."""
     check_hub_settings(arguments.training, len(splits))
+    patience = arguments.early_stopping_patience
+    if patience is not None and patience < 1:
+        raise ValueError(f"early_stopping_patience is {patience}; it must be at least 1")
     for validated in {bool(split.validation) for split in splits}:
         split_arguments(arguments, Path(arguments.output_dir), use_cpu, validated=validated)
-    if arguments.early_stopping_patience is not None and not all(split.validation for split in splits):
+    if patience is not None and not all(split.validation for split in splits):
         raise ValueError("early_stopping_patience needs validation clips: set split.validation_fraction above 0.")
+
+
+def usable_splits(
+    arguments: SplitTrainingArguments, splits: Sequence[Split], usable: Container[int], use_cpu: bool
+) -> list[Split]:
+    """The splits without the clips that could not be read, checked again.
+
+    Raises:
+        ValueError: No clip is left to train on or to test, or as `check_splits`.
+    """
+    left = [split.limited_to(usable) for split in splits]
+    check_splits(arguments, left, use_cpu)
+    return left
 
 
 class SplitTraining(ABC, Generic[Arguments]):
@@ -174,7 +198,7 @@ class SplitTraining(ABC, Generic[Arguments]):
 
     @abstractmethod
     def parts(self, split: Split) -> dict[str, Any]:
-        """The clips of each of `PARTS` that can be read, as data sets."""
+        """The clips of each of `PARTS`, as data sets."""
 
     @abstractmethod
     def train(self, parts: Mapping[str, Any], folder: Path) -> tuple[AudioTrainer, FinishedStep]:

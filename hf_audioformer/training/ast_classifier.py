@@ -1,5 +1,6 @@
 """The Audio Spectrogram Transformer that fine-tuning starts from, and what it hears."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,6 +140,8 @@ class FeatureArguments:
             raise ValueError(
                 f"features.seconds is {self.seconds} and features.max_length {self.max_length}; give one of the two"
             )
+        if self.seconds is not None and not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise ValueError(f"features.seconds is {self.seconds}; it must be a number above 0")
         if self.sampling_rate is not None and self.sampling_rate < LOWEST_RATE:
             raise ValueError(f"features.sampling_rate is {self.sampling_rate}; it must be at least {LOWEST_RATE} Hz")
         if (self.mean is None) != (self.std is None) or (self.std is not None and self.std <= 0):

@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from accelerate import PartialState
 
-__all__ = ["RECIPE_FILE", "check_output", "check_same", "prepare_output", "resumable"]
+__all__ = ["CLIPS_FILE", "RECIPE_FILE", "check_output", "check_same", "check_same_clips", "prepare_output", "resumable"]
 
 RECIPE_FILE = "recipe.yaml"
+CLIPS_FILE = "clips.sha256"
 
 # Settings that a resumed run may have otherwise than the run it goes on with.
 _FREE = frozenset({"output_dir", "resume", "overwrite", "split.run_folds"})
@@ -25,7 +26,7 @@ def check_output(output_dir: str, recipe: str, *, resume: bool, overwrite: bool)
 
     Raises:
         FileExistsError: The folder holds something, and neither `resume` nor `overwrite` is set, or it is not ours.
-        ValueError: Both are set, or the run to be resumed had other settings.
+        ValueError: Both are set, the run to be resumed had other settings, or what is to be read would be deleted.
     """
     if resume and overwrite:
         raise ValueError("resume and overwrite are both set; resume goes on in output_dir, overwrite deletes it")
@@ -42,6 +43,8 @@ def check_output(output_dir: str, recipe: str, *, resume: bool, overwrite: bool)
                 f"{folder} is not empty and was not made by this command ({RECIPE_FILE} is missing). Name another "
                 "--output_dir, or empty it yourself."
             )
+        if overwrite:
+            _check_inputs_stay(yaml.safe_load(recipe), folder)
         if resume:
             check_same(yaml.safe_load(earlier.read_text(encoding="utf-8")), yaml.safe_load(recipe), folder)
 
@@ -75,6 +78,37 @@ def resumable(output_dir: str) -> Iterator[None]:
         raise KeyboardInterrupt(
             f"interrupted; the same command with --resume true goes on from the last checkpoint in {output_dir}"
         ) from None
+
+
+def _check_inputs_stay(settings: Mapping[str, Any], folder: Path) -> None:
+    """Raises a ValueError if a setting names something in the folder that is to be deleted."""
+    for name, value in _flat(settings):
+        for path in value if isinstance(value, list) else [value]:
+            if name == "output_dir" or not isinstance(path, str) or not os.path.exists(path):
+                continue
+            if Path(path).resolve().is_relative_to(folder.resolve()):
+                raise ValueError(
+                    f"{name} is {path}, which lies in output_dir {folder} and would be deleted by overwrite before it "
+                    "is read. Name another --output_dir."
+                )
+
+
+def check_same_clips(folder: Path, digest: str, *, resume: bool) -> None:
+    """Leaves a digest of the clips in the folder, or, of a run that goes on there, compares it with the one before.
+
+    Raises:
+        ValueError: The clips, their labels or their order have changed since.
+    """
+    file = folder / CLIPS_FILE
+    if resume and file.is_file() and file.read_text(encoding="utf-8").strip() != digest:
+        raise ValueError(
+            f"cannot resume in {folder}: the clips, or their labels, are not those it began with, so that tested ones "
+            "could have been learnt. Bring them back as they were, or start anew with --overwrite true."
+        )
+    state = PartialState()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        file.write_text(digest + "\n", encoding="utf-8")
 
 
 def check_same(earlier: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The one Trainer of all recipes: Transformers' own, with what it gets wrong for audio set right."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -25,7 +26,9 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations import get_reporting_integration_callbacks
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.optimization import get_scheduler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, PredictionOutput, TrainOutput
 
 from .adaptation import has_lora
@@ -47,6 +50,19 @@ __all__ = ["AudioTrainer", "Objective", "trainer_arguments"]
 Objective = Callable[[torch.nn.Module, dict[str, Any]], tuple[torch.Tensor, Any, dict[str, torch.Tensor]]]
 
 SAMPLING_STRATEGIES = ("random", "group_by_length")
+
+# What the Trainer does not check, or only once a model is built.
+_ALLOWED: dict[str, tuple[Callable[[float], bool], str]] = {
+    "per_device_train_batch_size": (lambda value: value >= 1, "at least 1"),
+    "per_device_eval_batch_size": (lambda value: value >= 1, "at least 1"),
+    "gradient_accumulation_steps": (lambda value: value >= 1, "at least 1"),
+    "dataloader_num_workers": (lambda value: value >= 0, "at least 0"),
+    "learning_rate": (lambda value: value >= 0, "at least 0"),
+    "weight_decay": (lambda value: value >= 0, "at least 0"),
+    "num_train_epochs": (lambda value: True, "a number"),
+    "adam_beta1": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
+    "adam_beta2": (lambda value: 0 <= value < 1, "at least 0 and below 1"),
+}
 
 # The Trainer's name of a setting that the recipes hold themselves, and theirs.
 _OWN_SETTINGS = {"output_dir": "output_dir", "seed": "seed", "resume_from_checkpoint": "resume"}
@@ -82,6 +98,8 @@ def trainer_arguments(
             "training.save_total_limit is 1; it must be at least 2, because the last one is deleted before the next "
             "is known to be whole"
         )
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed}; it must be at least 0 and below 2 ** 32")
     # Every weight of our models takes part in every step, so that DDP need not look for ones that do not.
     defaults = {"ddp_find_unused_parameters": False, "ddp_backend": distributed_backend(), **defaults}
     # Without a name, trackio opens a second run for the test; without the other, its Spaces would be public.
@@ -90,9 +108,37 @@ def trainer_arguments(
     settings = {**defaults, **chosen, "output_dir": output_dir, "seed": seed, "use_cpu": use_cpu}
     settings |= {"remove_unused_columns": False, "restore_callback_states_from_checkpoint": True}
     try:
-        return TrainingArguments(**settings)
+        arguments = TrainingArguments(**settings)
+        get_reporting_integration_callbacks(arguments.report_to)
+        _check_schedule(arguments)
     except ValueError as error:
         raise ValueError(f"the section training does not fit together: {error}") from error
+    _check_ranges(arguments)
+    return arguments
+
+
+def _check_ranges(arguments: TrainingArguments) -> None:
+    for name, (is_allowed, allowed) in _ALLOWED.items():
+        value = getattr(arguments, name)
+        if not (isinstance(value, (int, float)) and math.isfinite(value) and is_allowed(value)):
+            raise ValueError(f"training.{name} is {value!r}; it must be {allowed}")
+    if arguments.num_train_epochs <= 0 and arguments.max_steps <= 0:
+        raise ValueError(f"training.num_train_epochs is {arguments.num_train_epochs}; it must be above 0")
+
+
+def _check_schedule(arguments: TrainingArguments) -> None:
+    """Raises a ValueError if the schedule of the learning rate lacks a setting, which the Trainer would tell late."""
+    settings: Any = arguments.lr_scheduler_kwargs or {}
+    try:
+        get_scheduler(
+            arguments.lr_scheduler_type,
+            torch.optim.SGD([torch.zeros(1)], lr=arguments.learning_rate),
+            num_warmup_steps=1,
+            num_training_steps=10,
+            scheduler_specific_kwargs=settings,
+        )
+    except TypeError as error:
+        raise ValueError(f"lr_scheduler_kwargs is {settings}: {error}") from error
 
 
 class AudioTrainer(Trainer):
@@ -185,6 +231,12 @@ class AudioTrainer(Trainer):
         self._stop_on_sigterm = StopOnSigterm(self._any_process)
         self.add_callback(self._stop_on_sigterm)
         self._persistent: list[DataLoader] = []
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        try:
+            return super()._determine_best_metric(metrics, trial)
+        except KeyError as error:  # a name that no metric has
+            raise ValueError(f"training.metric_for_best_model: {error.args[0]}") from error
 
     def train(self, *args: Any, **kwargs: Any) -> TrainOutput:
         with self._stop_on_sigterm, self.quick_on_cpu():

@@ -130,7 +130,7 @@ def test_draws_depend_on_seed_copy_and_clip_alone() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"gain_db": (3.0, -3.0)}, r"gain_db is \(3.0, -3.0\); the lower end must come first"),
+        ({"gain_db": (3.0, -3.0)}, r"gain_db is \(3.0, -3.0\); it must be two numbers, the lower end first"),
         ({"speed": (0.0, 1.0)}, "speeds must be positive"),
         ({"copies": -1}, "copies is -1; it must be at least 0"),
         ({"shift": 1.5}, r"shift is 1.5; it must lie in \[0, 1\]"),

@@ -180,8 +180,9 @@ def test_log_mels_are_mixed_where_both_have_frames() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"gain_db": (3.0, -3.0)}, r"gain_db is \(3.0, -3.0\); the lower end must come first"),
-        ({"noise_snr_db": (3.0, -3.0)}, r"noise_snr_db is \(3.0, -3.0\); the lower end must come first"),
+        ({"gain_db": (float("nan"), 3.0)}, r"gain_db is \(nan, 3.0\); it must be two numbers, the lower end first"),
+        ({"gain_db": (3.0, -3.0)}, r"gain_db is \(3.0, -3.0\); it must be two numbers, the lower end first"),
+        ({"noise_snr_db": (3.0, -3.0)}, r"noise_snr_db is \(3.0, -3.0\); it must be two numbers, the lower end first"),
         ({"speed": (0.0, 1.0)}, "speeds must be positive"),
         ({"shift": 1.5}, r"shift is 1.5; it must lie in \[0, 1\]"),
         ({"mixup": -0.1}, r"mixup is -0.1; it must lie in \[0, 1\]"),

@@ -77,7 +77,7 @@ def test_a_stage_depends_on_all_that_came_before_and_on_its_config_file(tmp_path
     config = tmp_path / "own.yaml"
     keys = []
     for text in ("data: {source: esc10}", "# the same\ndata:\n  source: esc10", "data: {source: fsdd}"):
-        config.write_text(text)
+        config.write_text(f"{text}\nsplit: {{kind: folds, column: fold}}")
         keys.append(finetune_key(PRETRAIN, replace(FINETUNE, config=str(config))))
     assert keys[0] == keys[1] != keys[2]
 

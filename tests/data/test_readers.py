@@ -1,5 +1,6 @@
 """Folders, csv, parquet and Hub tables become the same kind of `ClipTable`; ambiguity and damage are refused."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,53 @@ def test_folder_with_splits_above_the_classes(write: Write) -> None:
     clips = read_clips(write(**{"train/dog/a.wav": None, "test/cat/a.wav": None}))
     assert clips.ids == ["test/cat/a.wav", "train/dog/a.wav"]
     assert clips.column("split") == ["test", "train"]
+
+
+@pytest.mark.unit
+def test_a_list_in_each_folder_of_a_split(write: Write) -> None:
+    """As `datasets` has it: train/metadata.csv, test/metadata.csv."""
+    heads = {name: f"file_name,label\n{name}.wav,{label}\n" for name, label in (("a", "dog"), ("b", "cat"))}
+    folder = write(
+        **{"train/metadata.csv": heads["a"], "train/a.wav": None, "test/metadata.csv": heads["b"], "test/b.wav": None}
+    )
+    clips = read_clips(folder)
+    assert clips.ids == ["test/b.wav", "train/a.wav"]
+    assert (clips.column("split"), clips.label_names) == (["test", "train"], ("cat", "dog"))
+    assert clips.load(1)["array"].shape == (800,)
+
+
+@pytest.mark.unit
+def test_linked_folders_are_classes_and_empty_ones_are_told_of(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write(**{"clips/cat/a.CAF": None, "dogs/b.wav": None})
+    (folder / "clips" / "dog").symlink_to(folder / "dogs")
+    (folder / "clips" / "cat" / "loop").symlink_to(folder / "clips")
+    (folder / "clips" / "bird").mkdir()
+    clips = read_clips(folder / "clips")
+    assert (clips.ids, clips.label_names) == (["cat/a.CAF", "dog/b.wav"], ("cat", "dog"))
+    assert caplog.messages == [f"{folder / 'clips'}: no sound file in bird; it is no class"]
+
+
+@pytest.mark.fault
+def test_a_name_that_is_not_utf8(write: Write) -> None:
+    folder = write(**{"cat/a.wav": None, "dog/b.wav": None})
+    (folder / "dog" / "b.wav").rename(folder / "dog" / os.fsdecode(b"caf\xe9.wav"))
+    with pytest.raises(ValueError, match=r"dog/caf\\xe9\.wav': the name is not UTF-8; rename the file"):
+        read_clips(folder)
+
+
+@pytest.mark.unit
+def test_paths_of_a_list_may_be_absolute(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(**{"a.wav": None})
+    write(**{"clips.csv": f"path,label\n{folder / 'a.wav'},x\n"})
+    monkeypatch.chdir(folder.parent)
+    assert len(read_clips(f"{folder.name}/clips.csv")) == 1
+
+
+@pytest.mark.fault
+def test_a_table_that_names_a_file_twice(write: Write, write_parquet: Callable[..., Path]) -> None:
+    write(**{"a.wav": None})
+    with pytest.raises(ValueError, match=r"'a\.wav' appears in rows 0 and 1; ids must be unique"):
+        read_clips(write_parquet(path=["a.wav", "a.wav"], label=["x", "y"]))
 
 
 @pytest.mark.unit
@@ -290,6 +338,11 @@ def test_label_names_that_lack_a_class(write: Write) -> None:
         ({"metadata.csv": "file_name,label\nx/../../a.wav,x\n"}, "leads out of"),
         ({"metadata.csv": "file_name,label\n/etc/a.wav,x\n"}, "leads out of"),
         ({"metadata.csv": "file_name,label\na.wav,x\na.wav,y\n", "a.wav": None}, r"'a\.wav' appears in rows 0 and 1"),
+        (
+            {"metadata.csv": "file_name,label\na.wav,x\n./a.wav,y\n", "a.wav": None},
+            "a file is one clip, or it could be",
+        ),
+        ({"train/a.wav": None, "test/b.wav": None}, "files lie in test, train, which name splits and not classes"),
         ({"metadata.csv": "file_name,label\na.wav,\n", "a.wav": None}, r"clip 'a\.wav', column 'label': no label"),
     ],
 )

@@ -162,7 +162,11 @@ def test_large_groups_still_give_one_for_validation() -> None:
         ),
         ({"test_fraction": 1.0}, "test_fraction must lie between 0 and 1"),
         ({"validation_fraction": -0.1}, "validation_fraction must be at least 0"),
-        ({"num_folds": 1}, "num_folds must be at least 2"),
+        ({"kind": "drawn_folds", "num_folds": 1}, "num_folds must be at least 2"),
+        ({"num_folds": 3}, "kind='fraction' does not use num_folds=3; kind drawn_folds does"),
+        ({"run_folds": [1]}, r"kind='fraction' does not use run_folds=\[1\]; kind folds and drawn_folds does"),
+        ({"kind": "drawn_folds", "run_folds": []}, "run_folds is an empty list"),
+        ({"seed": -1}, "seed must be at least 0"),
     ],
 )
 def test_settings_out_of_range(settings_given: dict[str, Any], message: str) -> None:

@@ -109,7 +109,7 @@ def test_a_folder_of_classes_becomes_a_checkpoint_that_works_alone(
     shutil.move(arguments.output_dir, moved)
     files = {path.name for path in moved.iterdir()}
     expected = {"README.md", "codec", "config.json", "model.safetensors", "preprocessor_config.json"}
-    assert files == expected | {"recipe.yaml", "result.json", "results.json", "learning_curve.png"}
+    assert files == expected | {"recipe.yaml", "result.json", "results.json", "learning_curve.png", "clips.sha256"}
     assert read_results(moved / "result.json") == read_results(moved / "results.json") == [result]
     model = AutoModelForAudioClassification.from_pretrained(moved)
     assert model.config.id2label == {0: "high", 1: "low", 2: "middle"}

@@ -126,7 +126,12 @@ def test_a_folder_of_classes_becomes_a_stock_checkpoint(
     folder = tmp_path / "moved"
     shutil.move(arguments.output_dir, folder)
     files = {"README.md", "learning_curve.png", "config.json", "model.safetensors", "preprocessor_config.json"}
-    assert {path.name for path in folder.iterdir()} == files | {"recipe.yaml", "result.json", "results.json"}
+    assert {path.name for path in folder.iterdir()} == files | {
+        "recipe.yaml",
+        "result.json",
+        "results.json",
+        "clips.sha256",
+    }
     config = json.loads((folder / "config.json").read_text())
     assert (config["architectures"], config["max_length"]) == (["ASTForAudioClassification"], 40)
     names = load_file(folder / "model.safetensors").keys()
@@ -343,6 +348,36 @@ def test_bad_clips_are_named_or_left_out(
 
 
 @pytest.mark.fault
+def test_a_part_whose_clips_are_all_bad_is_told_of(arguments: FinetuneASTArguments, tmp_path: Path) -> None:
+    rows = ["file_name,label,split"]
+    for index in range(24):
+        part, label = ("test" if index < 2 else "train"), ("low", "high")[index % 2]
+        sound = b"no sound" if part == "test" else (Path(arguments.data.source) / label / "0.wav").read_bytes()
+        (tmp_path / f"{index}.wav").write_bytes(sound)
+        rows.append(f"{index}.wav,{label},{part}")
+    (tmp_path / "clips.csv").write_text("\n".join(rows))
+    data = SpectrogramClips(source=str(tmp_path / "clips.csv"), skip_bad=True)
+    split = SplitArguments(kind="column", column="split", validation_fraction=0)
+    with pytest.raises(ValueError, match="'split': none of the 2 clips of the test part can be used"):
+        finetune_ast.run(replace(arguments, data=data, split=split))
+    assert not Path(arguments.output_dir).exists()
+
+
+@pytest.mark.fault
+def test_a_run_whose_clips_have_changed_does_not_go_on(
+    arguments: FinetuneASTArguments, tone_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "clips"
+    shutil.copytree(tone_folder, folder)
+    arguments = replace(arguments, data=SpectrogramClips(source=str(folder)))
+    finetune_ast.run(arguments)
+    finetune_ast.run(replace(arguments, resume=True))
+    (folder / "low").rename(folder / "quiet")
+    with pytest.raises(ValueError, match="the clips, or their labels, are not those it began with"):
+        finetune_ast.run(replace(arguments, resume=True))
+
+
+@pytest.mark.fault
 def test_settings_out_of_range_are_refused_before_anything_is_read() -> None:
     with pytest.raises(ValueError, match=r"overlap is 1.0; it must be at least 0 and below 1"):
         SpectrogramClips("clips", window_overlap=1.0)
@@ -370,6 +405,8 @@ def test_a_model_that_cannot_be_built_leaves_no_output_dir(
 
 @pytest.mark.fault
 def test_silence_and_patience_without_validation_are_refused(arguments: FinetuneASTArguments, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="early_stopping_patience is 0; it must be at least 1"):
+        finetune_ast.run(replace(arguments, early_stopping_patience=0))
     with pytest.raises(ValueError, match="early_stopping_patience needs validation clips"):
         finetune_ast.run(replace(arguments, split=SplitArguments(validation_fraction=0.0), early_stopping_patience=1))
     for label in ("a", "b"):

@@ -177,9 +177,24 @@ def test_outside_the_main_thread_nothing_happens() -> None:
     [
         ("enable_jit_checkpoint", True, "is not read: on SIGTERM"),
         ("label_smoothing_factor", 0.1, "is not read; classifiers have model.label_smoothing"),
+        ("gradient_accumulation_steps", 0, "is 0; it must be at least 1"),
+        ("learning_rate", float("nan"), "is nan; it must be at least 0"),
+        ("num_train_epochs", 0, "is 0; it must be above 0"),
         ("train_sampling_strategy", "sequential", "is 'sequential'; allowed are random and group_by_length"),
     ],
 )
 def test_transformers_own_is_refused(name: str, value: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"training.{name} {message}"):
         trainer_arguments({}, {name: value}, output_dir=str(tmp_path), seed=0, use_cpu=True)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [("report_to", "foo", "foo is not supported"), ("lr_scheduler_type", "cosine_with_min_lr", "min_lr")],
+)
+def test_what_the_trainer_would_tell_late_is_told_now(name: str, value: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"the section training does not fit together: .*{message}"):
+        trainer_arguments({}, {name: value}, output_dir=str(tmp_path), seed=0, use_cpu=True)
+    with pytest.raises(ValueError, match="seed is -1; it must be at least 0"):
+        trainer_arguments({}, {}, output_dir=str(tmp_path), seed=-1, use_cpu=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_audioformer.training.output import RECIPE_FILE, prepare_output
+from hf_audioformer.training.output import RECIPE_FILE, check_same_clips, prepare_output
 
 RECIPE = "seed: 0\nsplit: {kind: folds, run_folds: [1]}\ntraining: {learning_rate: 0.1}\noutput_dir: a\n"
 
@@ -33,6 +33,28 @@ def test_overwriting_empties_a_folder_that_was_made_here(tmp_path: Path) -> None
     (tmp_path / "run" / "checkpoint-1").mkdir()
     prepare(tmp_path / "run", overwrite=True)
     assert [path.name for path in (tmp_path / "run").iterdir()] == [RECIPE_FILE]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("named", ["run", "run/model", "run/../run/model"])
+def test_what_is_to_be_read_is_not_deleted(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    prepare(Path("run"))
+    (tmp_path / "run" / "model").mkdir()
+    with pytest.raises(ValueError, match=r"model.checkpoint is .* lies in output_dir run and would be deleted"):
+        prepare(Path("run"), f"model: {{checkpoint: {named}}}\noutput_dir: run\n", overwrite=True)
+    assert (tmp_path / "run" / "model").is_dir()
+    prepare(Path("run"), "model: {checkpoint: .}\noutput_dir: run\n", overwrite=True)
+
+
+@pytest.mark.fault
+def test_a_run_does_not_go_on_with_other_clips(tmp_path: Path) -> None:
+    check_same_clips(tmp_path, "one", resume=False)
+    check_same_clips(tmp_path, "one", resume=True)
+    with pytest.raises(ValueError, match="the clips, or their labels, are not those it began with"):
+        check_same_clips(tmp_path, "other", resume=True)
+    check_same_clips(tmp_path, "other", resume=False)
+    check_same_clips(tmp_path, "other", resume=True)
 
 
 @pytest.mark.fault

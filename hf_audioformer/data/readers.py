@@ -136,7 +136,7 @@ def _read_folder(
         return _read_csv(folder / "metadata.csv", audio_column, audio_root)
     of_splits = [file for file in sorted(folder.glob("*/metadata.csv")) if file.parent.name.lower() in SPLIT_FOLDERS]
     if of_splits:
-        return _dataset_of_rows([row for file in of_splits for row in _split_rows(file, audio_column, audio_root)])
+        return _dataset_of_rows(_rows_of_splits(of_splits, audio_column, audio_root))
     files = _audio_files(folder)
     if not needs_labels and all(_folder_and_class(folder, file)[1] is None for file in files):
         return _dataset_of_rows([_file_row(folder, file) for file in files])
@@ -172,14 +172,18 @@ def _warn_of_empty(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
                 logger.warning("%s: no sound file in %s; it is no class", folder, name)
 
 
-def _split_rows(
-    file: Path, audio_column: str | None, audio_root: str | os.PathLike[str] | None
+def _rows_of_splits(
+    files: Sequence[Path], audio_column: str | None, audio_root: str | os.PathLike[str] | None
 ) -> list[dict[str, Any]]:
-    """The rows of the metadata.csv of a split, whose folder names it."""
-    split = file.parent.name
-    return [
-        {**row, "id": f"{split}/{row['id']}", "split": split} for row in _rows_of_csv(file, audio_column, audio_root)
-    ]
+    """The rows of the metadata.csv of several splits, whose folders name them."""
+    rows: list[dict[str, Any]] = []
+    for file in files:
+        split = file.parent.name
+        found = _rows_of_csv(file, audio_column, audio_root)
+        if rows and found[0].keys() | {"split"} != rows[0].keys():
+            raise ValueError(f"{file}: its columns are not those of {files[0]}; give all splits the same ones")
+        rows += [{**row, "id": f"{split}/{row['id']}", "split": split} for row in found]
+    return rows
 
 
 def _known_rows(folder: Path, clip_list: ClipList) -> list[dict[str, Any]]:

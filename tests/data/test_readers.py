@@ -342,6 +342,13 @@ def test_label_names_that_lack_a_class(write: Write) -> None:
             {"metadata.csv": "file_name,label\na.wav,x\n./a.wav,y\n", "a.wav": None},
             "a file is one clip, or it could be",
         ),
+        (
+            {
+                **{"test/metadata.csv": "path,label\na.wav,x\n", "test/a.wav": None},
+                **{"train/metadata.csv": "path,label,fold\na.wav,x,1\n", "train/a.wav": None},
+            },
+            r"train/metadata\.csv: its columns are not those of .*test/metadata\.csv",
+        ),
         ({"train/a.wav": None, "test/b.wav": None}, "files lie in test, train, which name splits and not classes"),
         ({"metadata.csv": "file_name,label\na.wav,\n", "a.wav": None}, r"clip 'a\.wav', column 'label': no label"),
     ],

@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from transformers import ASTConfig
 
-from ...audio.fbank import WINDOW_SECONDS, num_frames
-
 __all__ = ["check_positions", "covering_frames", "covering_length", "longest_step", "patch_grid", "resize_positions"]
+
+# The front end's window and shift, which are whole samples there, rounded down.
+WINDOW_SECONDS = 0.025
+SHIFT_SECONDS = 0.010
 
 
 def patch_grid(config: ASTConfig) -> tuple[int, int]:
@@ -44,10 +46,11 @@ def covering_length(seconds: float, config: ASTConfig, sampling_rate: int = 16_0
     Raises:
         ValueError: The clip is shorter than one window of 25 ms, or the stride is below 1.
     """
-    frames = num_frames(round(seconds * sampling_rate), sampling_rate)
-    if frames == 0:
+    window, shift = int(WINDOW_SECONDS * sampling_rate), int(SHIFT_SECONDS * sampling_rate)
+    samples = round(seconds * sampling_rate)
+    if samples < window:
         raise ValueError(f"seconds={seconds}: a clip is at least {WINDOW_SECONDS} s long.")
-    return covering_frames(frames, config)
+    return covering_frames(1 + (samples - window) // shift, config)
 
 
 def covering_frames(frames: int, config: ASTConfig) -> int:

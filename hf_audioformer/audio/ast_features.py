@@ -90,12 +90,12 @@ class ASTLogMelFeatureExtractor(ASTFeatureExtractor):
         waveforms = self._prepare(clips, sampling_rate, channel_axis)
         keys: Sequence[Sequence[int] | None] = [None] * len(clips) if crop_keys is None else crop_keys
         parts = [self._part(waveform, limit, key) for waveform, key in zip(waveforms, keys, strict=True)]
-        features = log_mels_of_clips(parts, self.sampling_rate, self.num_mel_bins)
-        frames = torch.tensor([len(of_clip) for of_clip in features])
-        length = limit if padding == "max_length" else int(frames.max())
-        batch = {"input_values": self._normalised_batch(features, length)}
+        frames = [num_frames(len(part), self.sampling_rate) for part in parts]
+        length = limit if padding == "max_length" else max(frames)
+        batch = {"input_values": self._normalised_batch(parts, frames, length)}
         if self.return_attention_mask if return_attention_mask is None else return_attention_mask:
-            batch["attention_mask"] = (torch.arange(length) < frames[:, None]).long().to(features[0].device)
+            is_sound = torch.arange(length) < torch.tensor(frames)[:, None]
+            batch["attention_mask"] = is_sound.long().to(parts[0].device)
         return _converted(batch, return_tensors)
 
     def log_mels(
@@ -153,13 +153,15 @@ class ASTLogMelFeatureExtractor(ASTFeatureExtractor):
         start = 0 if key is None else int(np.random.default_rng(key).integers(surplus + 1))
         return waveform[samples_of_frames(start, limit, self.sampling_rate)]
 
-    def _normalised_batch(self, features: Sequence[Tensor], length: int) -> Tensor:
-        """(batch, length, num_mel_bins), padded with what becomes of 0."""
-        batch = features[0].new_empty(len(features), length, self.num_mel_bins)
+    def _normalised_batch(self, parts: Sequence[Tensor], frames: Sequence[int], length: int) -> Tensor:
+        """Log-mels of clips of so many frames, (batch, length, num_mel_bins), padded with what becomes of 0."""
+        batch = parts[0].new_empty(len(parts), length, self.num_mel_bins)
         padding = self.normalised(batch.new_zeros(()))
-        for row, of_clip in zip(batch, features, strict=True):
-            self.normalised(of_clip, out=row[: len(of_clip)])
-            row[len(of_clip) :] = padding
+        clips = [row[:count] for row, count in zip(batch, frames, strict=True)]
+        log_mels_of_clips(parts, self.sampling_rate, self.num_mel_bins, out=clips)
+        for row, clip in zip(batch, clips, strict=True):
+            self.normalised(clip, out=clip)
+            row[len(clip) :] = padding
         return batch
 
 

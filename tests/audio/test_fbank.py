@@ -1,4 +1,5 @@
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -86,6 +87,37 @@ def test_only_frames_that_fit_count(num_samples: int, frames: int) -> None:
 def test_works_where_the_waveform_is_and_in_its_precision() -> None:
     features = kaldi_log_mel(torch.empty(2, 16000, device="meta", dtype=torch.float64), 16000)
     assert (features.device.type, features.dtype, features.shape) == ("meta", torch.float64, (2, 98, 128))
+
+
+@pytest.mark.unit
+def test_threads_do_not_write_to_each_others_memory() -> None:
+    clips = [signal("noise", 2.0) for _ in range(8)]
+    expected = log_mels_of_clips(clips, 16000)
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(5):
+            for ours, alone in zip(threads.map(lambda clip: kaldi_log_mel(clip, 16000), clips), expected, strict=True):
+                torch.testing.assert_close(ours, alone, rtol=0, atol=0)
+
+
+@pytest.mark.unit
+def test_memory_kept_from_inference_mode_serves_outside_of_it() -> None:
+    waveform = signal("noise", 0.5, 11000)
+    with torch.inference_mode():
+        first = kaldi_log_mel(waveform, 11000)
+    torch.testing.assert_close(kaldi_log_mel(waveform, 11000), first, rtol=0, atol=0)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("batch_size", [None, 2])
+def test_writes_into_memory_that_is_given(batch_size: int | None) -> None:
+    clips = [signal("noise", seconds) for seconds in (0.5, 7.0, 1.0)]
+    batch = torch.full((3, 700, 128), torch.nan)
+    rows = [row[: num_frames(len(clip), 16000)] for row, clip in zip(batch, clips, strict=True)]
+    log_mels_of_clips(clips, 16000, batch_size=batch_size, out=rows)
+    for row, clip in zip(batch, clips, strict=True):
+        frames = num_frames(len(clip), 16000)
+        torch.testing.assert_close(row[:frames], kaldi_log_mel(clip, 16000), rtol=0, atol=1e-5)
+        assert row[frames:].isnan().all()
 
 
 @pytest.mark.unit

@@ -1,9 +1,10 @@
-"""What ships in the package: a small codec, a small checkpoint pretrained on its codes, spoken commands, and the
-metrics as a module of `evaluate`."""
+"""What ships in the package: a small codec, a small checkpoint pretrained on its codes, two small ASTs, spoken
+commands, and the metrics as a module of `evaluate`."""
 
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
+ASTS = ("ast_synthetic", "ast_spoken_digits")
 
 
 def codec_folder() -> str:
@@ -14,6 +15,18 @@ def codec_folder() -> str:
 def checkpoint_folder() -> str:
     """The folder of the small AudioFormer, pretrained by masked modelling on the codes of the small codec."""
     return str(_FOLDER / "checkpoint")
+
+
+def ast_folder(preset: str) -> str:
+    """The folder of a small AST that has learnt what a program makes, in half precision: `"ast_synthetic"`, sounds, or
+    `"ast_spoken_digits"`, as these presets of `hf-audioformer finetune-ast` train them.
+
+    Raises:
+        ValueError: There is none of that name.
+    """
+    if preset not in ASTS:
+        raise ValueError(f"no AST named {preset!r} comes with the package; there are {', '.join(ASTS)}")
+    return str(_FOLDER / preset)
 
 
 def commands_file() -> str:
@@ -31,4 +44,4 @@ def metric_folder() -> str:
     return str(_FOLDER / "audio_classification")
 
 
-__all__ = ["checkpoint_folder", "codec_folder", "commands_file", "example_wav", "metric_folder"]
+__all__ = ["ast_folder", "checkpoint_folder", "codec_folder", "commands_file", "example_wav", "metric_folder"]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from transformers import ASTConfig, ASTForAudioClassification
 
+from .. import assets
 from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..checkpoint_config import read_config
 from ..models.ast.loading_ast import ast_from_deit, ast_from_vit, load_ast, new_ast
@@ -41,6 +42,8 @@ LOADERS: dict[str, Callable[..., ASTForAudioClassification]] = {
     "deit": ast_from_deit,
     "vit": ast_from_vit,
 }
+# What the names of ASTs begin with that come with the package; no id of the Hub has a colon.
+BUNDLED = "bundled:"
 # The folder in which presets leave their models.
 PRESETS_LEAVE = Path("runs")
 # What only a model with random weights can choose.
@@ -58,7 +61,8 @@ class ASTModelArguments:
     checkpoint: str | None = field(
         default=None,
         metadata={
-            "help": f"folder or Hub id of an AST, or of a DeiT or ViT of images; {DEFAULT_CHECKPOINT} by default"
+            "help": f"folder or Hub id of an AST, or of a DeiT or ViT of images; {DEFAULT_CHECKPOINT} by default. "
+            f"{BUNDLED}ast_synthetic and {BUNDLED}ast_spoken_digits are small ones that come with the package"
         },
     )
     random_weights: bool = field(default=False, metadata={"help": "start from random weights, in the sizes below"})
@@ -100,8 +104,15 @@ class ASTModelArguments:
 
     @property
     def source(self) -> str | None:
-        """The checkpoint; None for random weights."""
-        return None if self.random_weights else self.checkpoint or DEFAULT_CHECKPOINT
+        """The folder or Hub id of the checkpoint; None for random weights.
+
+        Raises:
+            ValueError: No checkpoint of that name comes with the package.
+        """
+        if self.random_weights:
+            return None
+        checkpoint = self.checkpoint or DEFAULT_CHECKPOINT
+        return assets.ast_folder(checkpoint.removeprefix(BUNDLED)) if checkpoint.startswith(BUNDLED) else checkpoint
 
 
 @dataclass(frozen=True)
@@ -268,7 +279,10 @@ def _advice(source: str) -> str:
             f"The preset {preset} leaves a model there; run it first: hf-audioformer finetune-ast {preset} (with "
             "--resume true if it was stopped)"
         )
-    return "Without a network, start from random weights: --model.random_weights true --model.checkpoint null"
+    return (
+        "Without a network, start from the small AST that comes with the package (--model.checkpoint "
+        f"{BUNDLED}ast_synthetic) or from random weights (--model.random_weights true --model.checkpoint null)"
+    )
 
 
 def _new_config(model: ASTModelArguments) -> ASTConfig:

@@ -25,13 +25,10 @@ from hf_audioformer.models.ast.loading_ast import new_ast
 from hf_audioformer.recipes import finetune_ast
 from hf_audioformer.recipes.finetune_ast import FinetuneASTArguments, SpectrogramClips
 from hf_audioformer.training.adaptation import AdaptationArguments
-from hf_audioformer.training.arguments import dump_config, parse_config
+from hf_audioformer.training.arguments import dump_config
 from hf_audioformer.training.ast_classifier import (
     ASTModelArguments,
     FeatureArguments,
-    build_ast,
-    load_front_end,
-    model_length,
 )
 from hf_audioformer.training.averaging import AveragingArguments
 from hf_audioformer.training.optimization import OptimizationArguments
@@ -315,14 +312,7 @@ def test_two_processes_equal_one_with_twice_the_batch(
 
 @pytest.mark.cli
 def test_one_fold_of_esc10(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From a start as `ast_synthetic` leaves it, but for its weights, which are random."""
     monkeypatch.setenv("HF_AUDIOFORMER_DATA", str(data_folder))
-    monkeypatch.chdir(tmp_path)
-    before = parse_config(FinetuneASTArguments, ["ast_synthetic"], description="")
-    extractor = load_front_end(before.model, before.features)
-    extractor.max_length = model_length(before.model, before.features, extractor.sampling_rate, lambda: 0)
-    build_ast(before.model, extractor, ["tone"], multi_label=True, seed=0).save_pretrained(before.output_dir)
-    extractor.save_pretrained(before.output_dir)
     preset = ["ast_esc10", "--output_dir", str(tmp_path / "run"), "--split.run_folds", "[1]"]
     short = ["--training.max_steps", "3", "--averaging.kind", "none", "--training.disable_tqdm", "true"]
     assert cli.main(["finetune-ast", *preset, *short]) == 0

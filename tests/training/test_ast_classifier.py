@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import ASTFeatureExtractor, ViTConfig, ViTModel
+from transformers import ASTFeatureExtractor, ASTModel, ViTConfig, ViTModel
 
 from hf_audioformer.recipes.finetune_ast import FinetuneASTArguments
 from hf_audioformer.training.arguments import parse_config
@@ -30,6 +30,25 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("checkpoint")
     ASTFeatureExtractor(num_mel_bins=64, max_length=510, mean=-1.5, std=2.5).save_pretrained(folder)
     return saved(tiny_ast(num_labels=4), folder)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("preset", ["ast_small", "ast_esc10", "ast_esc10_mix", "ast_fsdd"])
+def test_presets_start_from_what_comes_with_the_package(preset: str) -> None:
+    arguments = parse_config(FinetuneASTArguments, [preset], description="")
+    extractor = load_front_end(arguments.model, arguments.features)
+    model = build_ast(arguments.model, extractor, ["seven", "eleven"], multi_label=False, seed=0)
+    assert model.dtype == torch.float32
+    start = ASTModel.from_pretrained(str(arguments.model.source), dtype=torch.float32)
+    layers = model.audio_spectrogram_transformer.layers.state_dict()
+    for name, weight in start.layers.state_dict().items():
+        torch.testing.assert_close(layers[name], weight, rtol=0, atol=0)
+
+
+@pytest.mark.fault
+def test_a_network_that_does_not_come_with_the_package() -> None:
+    with pytest.raises(ValueError, match=r"no AST named 'ast_digits' comes with .* ast_synthetic, ast_spoken_digits"):
+        load_front_end(ASTModelArguments(checkpoint="bundled:ast_digits"), FeatureArguments())
 
 
 @pytest.mark.unit
@@ -131,7 +150,8 @@ def test_a_checkpoint_that_cannot_be_had_says_what_to_do(tmp_path: Path, monkeyp
     with pytest.raises(OSError, match=rf"{DEFAULT_CHECKPOINT}: there is no such folder (?s:.*)random_weights true"):
         load_front_end(ASTModelArguments(), FeatureArguments())
     monkeypatch.chdir(tmp_path)
-    preset = parse_config(FinetuneASTArguments, ["ast_esc10"], description="")
+    own = ["ast_esc10", "--model.checkpoint", "./runs/ast_synthetic"]
+    preset = parse_config(FinetuneASTArguments, own, description="")
     with pytest.raises(OSError, match=r"runs/ast_synthetic: (?s:.*)run it first: hf-audioformer finetune-ast ast_s"):
         load_front_end(preset.model, preset.features)
     (tmp_path / "runs" / "ast_synthetic").mkdir(parents=True)

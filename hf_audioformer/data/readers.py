@@ -54,6 +54,7 @@ def read_clips(
     events: str | os.PathLike[str] | None = None,
     curves: str | os.PathLike[str] | None = None,
     curve_gap_seconds: float | None = None,
+    allow_missing: bool = False,
 ) -> ClipTable:
     """Read labelled clips; no audio is decoded yet.
 
@@ -70,7 +71,7 @@ def read_clips(
       and named in the column `split`.
 
     Paths are relative to `audio_root` (default: the folder of the csv or parquet) and must stay inside it. No file is
-    named twice.
+    named twice. All exist, unless `allow_missing`: then those that do not are clips that cannot be decoded.
     `audio_column` and `label_column` default to the usual names. A clip has several labels if `multi_label` says so; by
     default, if the column is named "labels", holds lists, or holds text with `label_separator`.
     `label_names` fixes the classes and their order (those of a checkpoint, say); by default the order of the source's
@@ -84,7 +85,7 @@ def read_clips(
 
     Raises:
         ValueError: columns missing or ambiguous, no clips, bad labels, repeated ids, paths that leave their folder.
-        FileNotFoundError: the source, or a clip it names, does not exist.
+        FileNotFoundError: the source, or a file it names, does not exist.
         ConnectionError: the Hub has no such data set or cannot be reached.
     """
     source = os.fspath(source)
@@ -108,7 +109,10 @@ def read_clips(
     if len(table) == 0:
         raise ValueError(f"{source}: no clips found")
     _check_unique(table["id"], source, "ids must be unique")
-    _check_unique(file_paths(table), source, "a file is one clip, or it could be learnt from and tested")
+    paths = file_paths(table)
+    _check_unique(paths, source, "a file is one clip, or it could be learnt from and tested")
+    if not allow_missing:
+        _check_exist(paths, source)
     if events is not None:
         file = os.fspath(events)
         table, label_column, multi_label = add_spans(table, read_rows(Path(file)), file), "labels", True
@@ -389,7 +393,7 @@ def _load_from_hub(name: str, audio_column: str | None, config: str | None, revi
 def _with_audio(
     table: datasets.Dataset, audio_column: str | None, root: Path | None, source: Path | str
 ) -> datasets.Dataset:
-    """Name the audio column `audio`, switch its decoding off, turn paths into existing files, and add ids."""
+    """Name the audio column `audio`, switch its decoding off, turn names into paths, and add ids."""
     import datasets
 
     column = _choose_column(
@@ -447,15 +451,20 @@ def _dataset_of_rows(rows: list[dict[str, Any]]) -> datasets.Dataset:
 
 
 def _contained_path(root: Path | None, name: str, source: Path | str) -> str:
-    """The existing file `name` below `root` (None: `name` is a path given by the Hub's own cache)."""
+    """The file `name` below `root` (None: `name` is a path given by the Hub's own cache)."""
     path = Path(name) if root is None else root / name
     if root is not None and not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
         raise ValueError(f"{source}: the path {name!r} leads out of {root}; paths must stay below audio_root")
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{source} names {name!r}, but there is no file {path}; paths are relative to audio_root"
-        )
     return os.path.normpath(path)
+
+
+def _check_exist(paths: Sequence[str], source: str) -> None:
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        raise FileNotFoundError(
+            f"{source} names {len(paths)} files, of which {len(missing)} do not exist, first {missing[0]}; paths are "
+            "relative to audio_root, by default the folder of the list (--data.skip_bad true leaves missing clips out)"
+        )
 
 
 def _audio_candidates(columns: Iterable[str]) -> tuple[str, ...]:

@@ -115,7 +115,8 @@ def _default(arguments: SplitArguments, name: str) -> Any:
 class Split:
     """Indices of clips, each list in rising order; `name` tells the splits of one protocol apart.
 
-    `added` are those of `train` that come from another source (`with_added_clips`).
+    `added` are those of `train` that come from another source (`with_added_clips`); `unusable` would be in some part,
+    and are in none because they cannot be used (`limited_to`).
     """
 
     name: str
@@ -123,6 +124,7 @@ class Split:
     validation: list[int]
     test: list[int]
     added: list[int] = field(default_factory=list)
+    unusable: list[int] = field(default_factory=list)
 
     def limited_to(self, usable: Container[int]) -> Split:
         """The split without clips that cannot be used.
@@ -130,12 +132,18 @@ class Split:
         Raises:
             ValueError: None is left to train on, or to test.
         """
+
+        def kept(indices: list[int]) -> list[int]:
+            return [index for index in indices if index in usable]
+
+        in_parts = sorted((*self.train, *self.validation, *self.test))
         left = Split(
             self.name,
-            *(
-                [index for index in indices if index in usable]
-                for indices in (self.train, self.validation, self.test, self.added)
-            ),
+            kept(self.train),
+            kept(self.validation),
+            kept(self.test),
+            kept(self.added),
+            unusable=[index for index in in_parts if index not in usable],
         )
         for name, before, after in (("train", self.train, left.train), ("test", self.test, left.test)):
             if not after:

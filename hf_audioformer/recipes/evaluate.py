@@ -2,6 +2,7 @@
 classes, every prediction, and figures. Takes AudioFormer checkpoints, also those that give numbers, classes or numbers
 along time, or vectors, and any other that AutoModelForAudioClassification loads."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from transformers import ASTConfig, ASTForAudioClassification, PreTrainedModel
 from .. import AudioFormerConfig, AudioFormerFeatureExtractor
 from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..checkpoint_config import read_config
+from ..codes.encoding import check_bad_share
 from ..data import ClipTable
 from ..data.clip_codes import codes_of_clips
 from ..data.collators import CodeCollator
@@ -43,6 +45,8 @@ from .evaluation_report import METRICS_FILE, ScoredClips, measure, summary, writ
 from .inputs import OtherTargets, ReadingArguments, SubsetArguments, read, subset
 
 __all__ = ["EvaluateArguments", "main", "run"]
+
+logger = logging.getLogger(__name__)
 
 Batch = tuple[list[int], dict[str, Tensor]]
 # What is kept of a model's outputs for a batch, an array for each clip.
@@ -162,12 +166,12 @@ def measured_clips(sources: Sequence[str], arguments: EvaluateArguments) -> tupl
     if output in ("numbers", "curves"):
         data = replace(data, target_columns=names)
     if output in ("moments", "curves"):
-        clips = subset(read(data, label_names=names), arguments.split)
+        clips = subset(read(data, label_names=names, allow_missing=data.skip_bad), arguments.split)
         return *_along_time(clips, sources[0], arguments), clips
     if output == "vectors":
-        clips = subset(read(data), arguments.split)
+        clips = subset(read(data, allow_missing=data.skip_bad), arguments.split)
         return *_verified(clips, sources[0], arguments), clips
-    clips = subset(read(data), arguments.split)
+    clips = subset(read(data, allow_missing=data.skip_bad), arguments.split)
     scored = ensemble(clips, sources, [score(clips, source, arguments) for source in sources])
     return Regression() if output == "numbers" else CLASSIFICATION, scored, clips
 
@@ -333,10 +337,7 @@ def classify(
         batches = _code_batches(clips, model, extractor, arguments)
     else:
         batches = _feature_batches(clips, extractor, arguments)
-    logits = _logits(batches, model, len(clips), taken)
-    if not logits:
-        raise ValueError(f"{arguments.data.source}: no clip could be read")
-    return logits
+    return _logits(batches, model, len(clips), taken)
 
 
 def _logits(
@@ -394,20 +395,24 @@ def _code_batches(
 def _feature_batches(clips: ClipTable, extractor: Any, arguments: EvaluateArguments) -> Iterator[Batch]:
     """What another model's extractor makes of each clip alone; only clips of one shape share a batch, since not every
     model leaves padding out."""
+    failures: dict[str, str] = {}
     for chunk in _chunks(range(len(clips)), arguments.batch_size):
         shapes: dict[tuple, list[tuple[int, dict[str, Tensor]]]] = {}
         for index in chunk:
             try:
                 features = _features(clips, index, extractor)
             except (ValueError, OSError) as error:
-                if arguments.data.skip_bad:
-                    continue
-                where = "" if clips.ids[index] in str(error) else f"{clips.ids[index]}: "
-                raise ValueError(f"{where}{error} (--data.skip_bad true leaves such clips out)") from error
+                reason = str(error) if clips.ids[index] in str(error) else f"{clips.ids[index]}: {error}"
+                if not arguments.data.skip_bad:
+                    raise ValueError(f"{reason} (--data.skip_bad true leaves such clips out)") from error
+                logger.warning("left out: %s", reason)
+                failures[clips.ids[index]] = reason
+                continue
             shapes.setdefault(tuple(tensor.shape for tensor in features.values()), []).append((index, features))
         for group in shapes.values():
             indices = [index for index, _ in group]
             yield indices, {name: torch.cat([features[name] for _, features in group]) for name in group[0][1]}
+    check_bad_share(failures, len(clips))
 
 
 def _features(clips: ClipTable, index: int, extractor: Any) -> dict[str, Tensor]:

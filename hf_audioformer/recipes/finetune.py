@@ -100,7 +100,7 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
         ValueError: Data, settings or the launch do not fit; the message says what to change.
     """
     arguments, use_cpu = begin(arguments, TRAINING_DEFAULTS)
-    clips = read(arguments.data)
+    clips = read(arguments.data, allow_missing=arguments.data.skip_bad)
     splits = make_splits(clips, arguments.split, must_vary=arguments.model.head != "moments")
     check_mixing(clips, splits, arguments.augmentation)
     check_splits(arguments, splits, use_cpu)

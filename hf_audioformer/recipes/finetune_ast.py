@@ -143,7 +143,7 @@ def run(arguments: FinetuneASTArguments) -> list[SplitResult]:
         ValueError: Data, settings or the launch do not fit; the message says what to change.
     """
     arguments, use_cpu = begin(arguments, TRAINING_DEFAULTS)
-    clips = read(arguments.data)
+    clips = read(arguments.data, allow_missing=arguments.data.skip_bad)
     splits = make_splits(clips, arguments.split)
     check_splits(arguments, splits, use_cpu)
     clips, splits = _with_added_clips(arguments, clips, splits)
@@ -318,7 +318,7 @@ def _with_added_clips(
     if Path(data.also).resolve() == Path(data.source).resolve():
         raise ValueError(f"data.also is {data.also}, which is data.source too: its clips for testing would be learnt")
     kept_apart = [name for name in (arguments.split.column, arguments.split.group_column) if name is not None]
-    added = read(ReadingArguments(data.also, multi_label=clips.multi_label))
+    added = read(ReadingArguments(data.also, multi_label=clips.multi_label), allow_missing=data.skip_bad)
     if shared := {*file_paths(clips.table)} & {*file_paths(added.table)}:
         raise ValueError(
             f"data.also is {data.also}, {len(shared)} of whose files are in data.source too, as {min(shared)}: those "

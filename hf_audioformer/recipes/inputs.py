@@ -126,7 +126,11 @@ class SubsetArguments:
 
 
 def read(
-    arguments: ReadingArguments, *, needs_labels: bool = True, label_names: Sequence[str] | None = None
+    arguments: ReadingArguments,
+    *,
+    needs_labels: bool = True,
+    label_names: Sequence[str] | None = None,
+    allow_missing: bool = False,
 ) -> ClipTable:
     """The clips that the arguments name, read by `read_clips`.
 
@@ -149,6 +153,7 @@ def read(
         events=others.events,
         curves=others.curves,
         curve_gap_seconds=others.curve_gap_seconds,
+        allow_missing=allow_missing,
     )
 
 

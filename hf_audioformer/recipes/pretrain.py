@@ -411,7 +411,7 @@ def _encode(
 def _read_sources(arguments: SourceArguments) -> list[ClipTable]:
     """The clips of each source, without those held out."""
     hold_out = parse_hold_out(arguments.hold_out, arguments.sources)
-    tables = [read_clips(source, needs_labels=False) for source in arguments.sources]
+    tables = [read_clips(source, needs_labels=False, allow_missing=arguments.skip_bad) for source in arguments.sources]
     return [
         clips.select([index for index in range(len(clips)) if index not in held]) if held else clips
         for clips, held in zip(tables, held_out_clips(arguments.sources, tables, hold_out), strict=True)

@@ -266,6 +266,7 @@ class SplitTraining(ABC, Generic[Arguments]):
             metrics=metrics,
             num_clips={part: len(dataset) for part, dataset in parts.items()},
             seconds=done.seconds,
+            clips_skipped=[self.clips.ids[index] for index in split.unusable],
             test_scores=[entry[TEST_SCORE] for entry in done.history if TEST_SCORE in entry],
         )
         weights = trainer.gather_weights()

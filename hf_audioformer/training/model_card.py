@@ -266,7 +266,7 @@ def write_model_card(
         metric=result.metric,
         score=result.score,
         beside=_beside(result, task),
-        clips=", ".join(f"{count} {part}" for part, count in result.num_clips.items()),
+        clips=", ".join(f"{count} {part}" for part, count in result.num_clips.items()) + _skipped(result),
         seconds=result.seconds,
         all_splits=ALL_SPLITS,
         Outputs=task.outputs.capitalize(),
@@ -313,6 +313,10 @@ def _base(base_model: str | None, kind: Kind, *, random_weights: bool) -> str:
         "the small checkpoint of the package hf_audioformer" if base_model is None else f"`{without_paths(base_model)}`"
     )
     return f"random weights in the form of {base}" if random_weights else base
+
+
+def _skipped(result: SplitResult) -> str:
+    return f"; {len(result.clips_skipped)} more could not be read and were left out" if result.clips_skipped else ""
 
 
 def _official_note(result: SplitResult) -> str:

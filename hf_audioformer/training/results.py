@@ -18,6 +18,7 @@ __all__ = ["SplitResult", "chance_level", "format_results", "read_results", "wit
 class SplitResult:
     """One split: its main metric on the test clips in [0, 1], the level of chance, all metrics, and what it took.
 
+    `clips_skipped` are those of its parts that could not be read, and that `data.skip_bad` left out.
     `floor` is the main metric of `floor_is` on the `floor_features` of the source's clips, where it was computed.
     `test_scores` are the main metric on the test clips after each epoch, where that was asked for, and `official_score`
     is that of `official_epoch`; see `with_official_epoch`.
@@ -30,6 +31,7 @@ class SplitResult:
     metrics: dict[str, float]
     num_clips: dict[str, int]
     seconds: float
+    clips_skipped: list[str] = field(default_factory=list)
     test_scores: list[float] = field(default_factory=list)
     floor: float | None = None
     floor_features: str = ""

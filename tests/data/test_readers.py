@@ -361,8 +361,10 @@ def test_faulty_folders(write: Write, files: dict[str, str | None], message: str
 @pytest.mark.fault
 def test_files_that_do_not_exist(write: Write) -> None:
     folder = write(**{"metadata.csv": "file_name,label\na.wav,x\n"})
-    with pytest.raises(FileNotFoundError, match=r"metadata\.csv names 'a\.wav', but there is no file"):
+    with pytest.raises(FileNotFoundError, match=r"names 1 files, of which 1 do not exist, first .*a\.wav; paths are"):
         read_clips(folder)
+    with pytest.raises(FileNotFoundError, match=r"a\.wav"):
+        read_clips(folder, allow_missing=True).load(0)
     for name in ("none.csv", "none.parquet"):
         with pytest.raises(FileNotFoundError, match=rf"{name} does not exist"):
             read_clips(folder / name)

@@ -297,15 +297,8 @@ def test_bad_clips_are_named_or_left_out(single: str, tone_folder: Path, tmp_pat
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize(
-    ("make", "all_bad"),
-    [
-        (spectrogram_transformer, "1 of 1 clips cannot be used, more than 20%"),
-        (waveform_transformer, "no clip could be read"),
-    ],
-    ids=["ast", "wav2vec2"],
-)
-def test_bad_clips_for_other_models(make: Any, all_bad: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [spectrogram_transformer, waveform_transformer])
+def test_bad_clips_for_other_models(make: Any, tmp_path: Path) -> None:
     model, extractor = make()
     model.save_pretrained(tmp_path / "model"), extractor.save_pretrained(tmp_path / "model")
     (tmp_path / "clips" / "low").mkdir(parents=True)
@@ -313,7 +306,7 @@ def test_bad_clips_for_other_models(make: Any, all_bad: str, tmp_path: Path) -> 
     asked = arguments(str(tmp_path / "model"), tmp_path / "clips", tmp_path / "out")
     with pytest.raises(ValueError, match=r"^clip 'low/0.wav' .*\(--data.skip_bad true leaves such clips out\)"):
         evaluate.run(asked)
-    with pytest.raises(ValueError, match=all_bad):
+    with pytest.raises(ValueError, match=r"1 of 1 clips cannot be used, more than 20%; the first: clip 'low/0\.wav'"):
         evaluate.run(replace(asked, data=replace(asked.data, skip_bad=True)))
 
 

@@ -334,7 +334,24 @@ def test_bad_clips_are_named_or_left_out(
     assert not Path(arguments.output_dir).exists()
     (result,) = finetune_ast.run(replace(arguments, data=replace(arguments.data, skip_bad=True)))
     assert sum(result.num_clips.values()) == 23
+    assert result.clips_skipped == ["low/3.wav"]
     assert any("low/3.wav" in message and "truncated" in message for message in caplog.messages)
+    assert "1 more could not be read and were left out" in Path(arguments.output_dir, "README.md").read_text()
+
+
+@pytest.mark.fault
+def test_files_that_a_list_names_and_that_are_missing_are_left_out(
+    arguments: FinetuneASTArguments, tone_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = [file.relative_to(tone_folder).as_posix() for file in sorted(tone_folder.glob("*/*.wav"))]
+    rows = ["file_name,label", "low/gone.wav,low", *(f"{file},{file.split('/')[0]}" for file in files)]
+    (tmp_path / "clips.csv").write_text("\n".join(rows))
+    data = SpectrogramClips(source=str(tmp_path / "clips.csv"), audio_root=str(tone_folder))
+    with pytest.raises(FileNotFoundError, match=r"names 25 files, of which 1 do not exist, first .*gone\.wav"):
+        finetune_ast.run(replace(arguments, data=data))
+    (result,) = finetune_ast.run(replace(arguments, data=replace(data, skip_bad=True)))
+    assert (sum(result.num_clips.values()), result.clips_skipped) == (24, ["low/gone.wav"])
+    assert any("gone.wav" in message for message in caplog.messages)
 
 
 @pytest.mark.fault

@@ -106,10 +106,10 @@ def attention_on_cpu(
         attend = _attention_in_large_blocks if is_ours else sdpa_attention_forward
         return attend(module, query, key, value, attention_mask, **settings, **kwargs)
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = query @ key.transpose(-1, -2)
     if attention_mask is None:
-        scores = scores * scaling
+        scores = (query * scaling) @ key.transpose(-1, -2)
     else:  # scaled and masked in one pass, with nothing to undo on the way back
+        scores = query @ key.transpose(-1, -2)
         unseen = torch.zeros_like(attention_mask, dtype=scores.dtype)
         unseen.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
         scores = torch.add(unseen, scores, alpha=scaling)

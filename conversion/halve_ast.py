@@ -2,15 +2,15 @@
 
     python -m conversion.halve_ast runs/ast_synthetic hf_audioformer/assets/ast_synthetic
 
-SOURCE is a folder that `hf-audioformer finetune-ast` has left; TARGET gets its weights in float16, its configuration
-and its feature extractor.
+SOURCE is a folder that `hf-audioformer finetune-ast` has left; TARGET gets its weights in float16, which are
+loaded as float32, its configuration and its feature extractor.
 
 Before anything is written, the logits of the rounded weights are compared with the source's on noise, both computed in
 float32; the largest difference is printed, and above 0.01 nothing is written.
 """
 
 import torch
-from transformers import ASTFeatureExtractor, ASTForAudioClassification
+from transformers import ASTConfig, ASTFeatureExtractor, ASTForAudioClassification
 
 from conversion.common import accept, command_line, largest_difference
 
@@ -41,6 +41,10 @@ def main() -> None:
         original = ASTForAudioClassification.from_pretrained(arguments.source, dtype=torch.float32)
         print(f"largest difference of logits: {verify(halved, original):.1e}")
     halved.half().save_pretrained(arguments.target)
+    # Transformers takes the precision in memory from here: that of training and of what feature extractors give.
+    config = ASTConfig.from_pretrained(arguments.target)
+    config.dtype = torch.float32
+    config.save_pretrained(arguments.target)
     ASTFeatureExtractor.from_pretrained(arguments.source).save_pretrained(arguments.target)
 
 

@@ -9,6 +9,7 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_c
 from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 from transformers import AutoConfig
 
+from .assets import ASTS, BUNDLED, ast_folder
 from .models.audioformer.feature_extraction_audioformer import CODEC_SUBFOLDER
 
 __all__ = ["check_model_folder", "read_config"]
@@ -26,6 +27,11 @@ def read_config(source: str | os.PathLike[str], argument: str, revision: str | N
         ValueError: The folder, or what the Hub has, is not that of a model.
     """
     source = os.fspath(source)
+    if source.startswith(BUNDLED):
+        raise FileNotFoundError(
+            f"{argument} is {source}, a name that only model.checkpoint of finetune-ast knows; the folders of what "
+            f"comes with the package are {' and '.join(map(ast_folder, ASTS))}"
+        )
     is_on_hub = not os.path.exists(source) and _HUB_ID.fullmatch(source)
     if not is_on_hub:
         check_model_folder(Path(source), argument)

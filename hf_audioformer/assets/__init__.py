@@ -5,6 +5,8 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parent
 ASTS = ("ast_synthetic", "ast_spoken_digits")
+# What the names of ASTs begin with where a folder or Hub id may be given too; no id of the Hub has a colon.
+BUNDLED = "bundled:"
 
 
 def codec_folder() -> str:

@@ -24,7 +24,7 @@ from .stored_codes import StoredCodes
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["AUDIO_SUFFIXES", "read_clips", "read_rows", "sound_files"]
+__all__ = ["AUDIO_SUFFIXES", "MissingFilesError", "read_clips", "read_rows", "sound_files"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,10 @@ AUDIO_SUFFIXES = frozenset(
 )
 UNREADABLE_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp", ".ape", ".mka", ".wv"})
 SPLIT_FOLDERS = frozenset({"train", "training", "validation", "valid", "val", "dev", "test", "eval"})
+
+
+class MissingFilesError(FileNotFoundError):
+    """A list of clips exists, and files that it names do not."""
 
 
 def read_clips(
@@ -54,7 +58,7 @@ def read_clips(
     events: str | os.PathLike[str] | None = None,
     curves: str | os.PathLike[str] | None = None,
     curve_gap_seconds: float | None = None,
-    allow_missing: bool = False,
+    missing_share: float = 0.0,
 ) -> ClipTable:
     """Read labelled clips; no audio is decoded yet.
 
@@ -71,7 +75,7 @@ def read_clips(
       and named in the column `split`.
 
     Paths are relative to `audio_root` (default: the folder of the csv or parquet) and must stay inside it. No file is
-    named twice. All exist, unless `allow_missing`: then those that do not are clips that cannot be decoded.
+    named twice. All exist, but for a share of at most `missing_share`, which are clips that cannot be decoded.
     `audio_column` and `label_column` default to the usual names. A clip has several labels if `multi_label` says so; by
     default, if the column is named "labels", holds lists, or holds text with `label_separator`.
     `label_names` fixes the classes and their order (those of a checkpoint, say); by default the order of the source's
@@ -85,7 +89,7 @@ def read_clips(
 
     Raises:
         ValueError: columns missing or ambiguous, no clips, bad labels, repeated ids, paths that leave their folder.
-        FileNotFoundError: the source, or a file it names, does not exist.
+        FileNotFoundError: the source does not exist, or too many files that it names do not (`MissingFilesError`).
         ConnectionError: the Hub has no such data set or cannot be reached.
     """
     source = os.fspath(source)
@@ -111,8 +115,7 @@ def read_clips(
     _check_unique(table["id"], source, "ids must be unique")
     paths = file_paths(table)
     _check_unique(paths, source, "a file is one clip, or it could be learnt from and tested")
-    if not allow_missing:
-        _check_exist(paths, source)
+    _check_exist(paths, source, missing_share)
     if events is not None:
         file = os.fspath(events)
         table, label_column, multi_label = add_spans(table, read_rows(Path(file)), file), "labels", True
@@ -282,6 +285,7 @@ def _rows_of_csv(
         raise ValueError(f"{path}: no clips found, the file has no rows")
     column = _choose_column(list(rows[0]), audio_column, _audio_candidates(rows[0]), "audio_column", path)
     root = path.parent if audio_root is None else Path(audio_root)
+    _check_named([row[column] for row in rows], path)
     for row in rows:
         name = row.pop(column)
         row.setdefault("id", name)
@@ -405,6 +409,7 @@ def _with_audio(
         table = table.cast_column("audio", datasets.Audio(decode=False))
     names, has_bytes = _audio_names(table, source)
     if not has_bytes:
+        _check_named(names, source)
         entries = [{"bytes": None, "path": _contained_path(root, name, source)} for name in names]
         table = _drop_column(table, "audio").add_column("audio", entries, feature=_audio_struct())
     if "id" in table.column_names:
@@ -450,6 +455,11 @@ def _dataset_of_rows(rows: list[dict[str, Any]]) -> datasets.Dataset:
     return datasets.Dataset.from_list(rows, features=datasets.Features(columns | {"audio": _audio_struct()}))
 
 
+def _check_named(names: Sequence[str], source: Path | str) -> None:
+    if "" in names:
+        raise ValueError(f"{source}: row {names.index('') + 1} names no file; name one, or leave the row out")
+
+
 def _contained_path(root: Path | None, name: str, source: Path | str) -> str:
     """The file `name` below `root` (None: `name` is a path given by the Hub's own cache)."""
     path = Path(name) if root is None else root / name
@@ -458,12 +468,12 @@ def _contained_path(root: Path | None, name: str, source: Path | str) -> str:
     return os.path.normpath(path)
 
 
-def _check_exist(paths: Sequence[str], source: str) -> None:
+def _check_exist(paths: Sequence[str], source: str, missing_share: float) -> None:
     missing = [path for path in paths if not os.path.isfile(path)]
-    if missing:
-        raise FileNotFoundError(
+    if len(missing) > missing_share * len(paths):
+        raise MissingFilesError(
             f"{source} names {len(paths)} files, of which {len(missing)} do not exist, first {missing[0]}; paths are "
-            "relative to audio_root, by default the folder of the list (--data.skip_bad true leaves missing clips out)"
+            "relative to audio_root, by default the folder of the list"
         )
 
 

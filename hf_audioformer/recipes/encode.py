@@ -227,7 +227,7 @@ class EncodeJob:
             ValueError: The source is itself a code store, or the codec lacks the codebooks.
         """
         extractor = _load_extractor(arguments.codec)
-        clips = read(arguments.data, needs_labels=False, allow_missing=True)
+        clips = read(arguments.data, needs_labels=False, missing_share=arguments.max_bad_share)
         if clips.codes is not None:
             raise ValueError(f"data.source is {arguments.data.source}, a code store; give what it was encoded from.")
         return cls(arguments, clips, extractor, rank)

@@ -166,12 +166,12 @@ def measured_clips(sources: Sequence[str], arguments: EvaluateArguments) -> tupl
     if output in ("numbers", "curves"):
         data = replace(data, target_columns=names)
     if output in ("moments", "curves"):
-        clips = subset(read(data, label_names=names, allow_missing=data.skip_bad), arguments.split)
+        clips = subset(read(data, label_names=names), arguments.split)
         return *_along_time(clips, sources[0], arguments), clips
     if output == "vectors":
-        clips = subset(read(data, allow_missing=data.skip_bad), arguments.split)
+        clips = subset(read(data), arguments.split)
         return *_verified(clips, sources[0], arguments), clips
-    clips = subset(read(data, allow_missing=data.skip_bad), arguments.split)
+    clips = subset(read(data), arguments.split)
     scored = ensemble(clips, sources, [score(clips, source, arguments) for source in sources])
     return Regression() if output == "numbers" else CLASSIFICATION, scored, clips
 
@@ -407,12 +407,12 @@ def _feature_batches(clips: ClipTable, extractor: Any, arguments: EvaluateArgume
                     raise ValueError(f"{reason} (--data.skip_bad true leaves such clips out)") from error
                 logger.warning("left out: %s", reason)
                 failures[clips.ids[index]] = reason
+                check_bad_share(failures, len(clips))
                 continue
             shapes.setdefault(tuple(tensor.shape for tensor in features.values()), []).append((index, features))
         for group in shapes.values():
             indices = [index for index, _ in group]
             yield indices, {name: torch.cat([features[name] for _, features in group]) for name in group[0][1]}
-    check_bad_share(failures, len(clips))
 
 
 def _features(clips: ClipTable, index: int, extractor: Any) -> dict[str, Tensor]:

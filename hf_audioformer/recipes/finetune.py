@@ -100,7 +100,7 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
         ValueError: Data, settings or the launch do not fit; the message says what to change.
     """
     arguments, use_cpu = begin(arguments, TRAINING_DEFAULTS)
-    clips = read(arguments.data, allow_missing=arguments.data.skip_bad)
+    clips = read(arguments.data)
     splits = make_splits(clips, arguments.split, must_vary=arguments.model.head != "moments")
     check_mixing(clips, splits, arguments.augmentation)
     check_splits(arguments, splits, use_cpu)
@@ -123,7 +123,7 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
         seed=arguments.seed,
         device=None if use_cpu else PartialState().device,
     )
-    splits = usable_splits(arguments, splits, inputs.usable, use_cpu)
+    splits = usable_splits(arguments, clips, splits, inputs.usable, use_cpu)
     claim_output(arguments, clips)
     return _Finetuning(arguments, clips, task, inputs, source, use_cpu).run(splits)
 

@@ -47,7 +47,7 @@ from ..training.spectrogram import spectrogram_objective
 from ..training.steps import FinishedStep
 from ..training.tasks import ScoredClips
 from ..training.trainer import AudioTrainer
-from .inputs import ReadingArguments, TrainingClips, read
+from .inputs import TrainingClips, read
 from .split_training import (
     PARTS,
     SPLIT_DEFAULTS,
@@ -143,14 +143,14 @@ def run(arguments: FinetuneASTArguments) -> list[SplitResult]:
         ValueError: Data, settings or the launch do not fit; the message says what to change.
     """
     arguments, use_cpu = begin(arguments, TRAINING_DEFAULTS)
-    clips = read(arguments.data, allow_missing=arguments.data.skip_bad)
+    clips = read(arguments.data)
     splits = make_splits(clips, arguments.split)
     check_splits(arguments, splits, use_cpu)
     clips, splits = _with_added_clips(arguments, clips, splits)
     extractor = load_front_end(arguments.model, arguments.features)
     used = sorted({index for split in splits for part in PARTS for index in getattr(split, part)})
     waveforms = WaveformCache(clips, used, extractor.sampling_rate, skip_bad=arguments.data.skip_bad)
-    splits = usable_splits(arguments, splits, waveforms, use_cpu)
+    splits = usable_splits(arguments, clips, splits, waveforms, use_cpu)
     trained = {index for split in splits for index in split.train}
     extractor.max_length = model_length(
         arguments.model,
@@ -318,7 +318,7 @@ def _with_added_clips(
     if Path(data.also).resolve() == Path(data.source).resolve():
         raise ValueError(f"data.also is {data.also}, which is data.source too: its clips for testing would be learnt")
     kept_apart = [name for name in (arguments.split.column, arguments.split.group_column) if name is not None]
-    added = read(ReadingArguments(data.also, multi_label=clips.multi_label), allow_missing=data.skip_bad)
+    added = read(TrainingClips(data.also, multi_label=clips.multi_label, skip_bad=data.skip_bad))
     if shared := {*file_paths(clips.table)} & {*file_paths(added.table)}:
         raise ValueError(
             f"data.also is {data.also}, {len(shared)} of whose files are in data.source too, as {min(shared)}: those "

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +14,9 @@ from transformers import AutoFeatureExtractor
 
 from .. import AudioFormerFeatureExtractor
 from ..checkpoint_config import read_config
+from ..codes.encoding import MAX_BAD_SHARE
 from ..data import ClipTable, read_clips
-from ..data.readers import sound_files
+from ..data.readers import MissingFilesError, sound_files
 from ..training.console import quiet_transformers
 
 __all__ = [
@@ -130,15 +132,19 @@ def read(
     *,
     needs_labels: bool = True,
     label_names: Sequence[str] | None = None,
-    allow_missing: bool = False,
+    missing_share: float | None = None,
 ) -> ClipTable:
-    """The clips that the arguments name, read by `read_clips`.
+    """The clips that the arguments name, read by `read_clips`; with `skip_bad` a share of files may be missing.
 
     Raises:
         ValueError, FileNotFoundError, ConnectionError: As `read_clips`.
     """
     others = arguments if isinstance(arguments, OtherTargets) else OtherTargets()
-    return read_clips(
+    skip_bad = getattr(arguments, "skip_bad", None)
+    if missing_share is None:
+        missing_share = MAX_BAD_SHARE if skip_bad else 0.0
+    read_these = partial(
+        read_clips,
         arguments.source,
         audio_column=arguments.audio_column,
         audio_root=arguments.audio_root,
@@ -153,8 +159,16 @@ def read(
         events=others.events,
         curves=others.curves,
         curve_gap_seconds=others.curve_gap_seconds,
-        allow_missing=allow_missing,
+        missing_share=missing_share,
     )
+    try:
+        return read_these()
+    except MissingFilesError as error:
+        if skip_bad is not False:
+            raise
+        raise FileNotFoundError(
+            f"{error} (--data.skip_bad true leaves missing clips out, up to {MAX_BAD_SHARE:.0%} of all)"
+        ) from error
 
 
 def subset(clips: ClipTable, split: SubsetArguments) -> ClipTable:

@@ -20,6 +20,7 @@ from .. import (
     assets,
 )
 from ..checkpoint_config import read_config
+from ..codes.encoding import MAX_BAD_SHARE
 from ..data import ClipTable, read_clips
 from ..data.clip_codes import codes_of_clips
 from ..data.clip_companions import Versions
@@ -411,7 +412,8 @@ def _encode(
 def _read_sources(arguments: SourceArguments) -> list[ClipTable]:
     """The clips of each source, without those held out."""
     hold_out = parse_hold_out(arguments.hold_out, arguments.sources)
-    tables = [read_clips(source, needs_labels=False, allow_missing=arguments.skip_bad) for source in arguments.sources]
+    missing_share = MAX_BAD_SHARE if arguments.skip_bad else 0.0
+    tables = [read_clips(source, needs_labels=False, missing_share=missing_share) for source in arguments.sources]
     return [
         clips.select([index for index in range(len(clips)) if index not in held]) if held else clips
         for clips, held in zip(tables, held_out_clips(arguments.sources, tables, hold_out), strict=True)

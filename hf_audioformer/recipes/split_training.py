@@ -1,6 +1,7 @@
 """What the recipes of fine-tuning share: read labelled clips, and per split train, test once and save a folder that
 works alone."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from transformers import (
 )
 
 from ..data import ClipTable
-from ..data.labels import class_balanced_weights
+from ..data.labels import as_rows, class_balanced_weights
 from ..data.splits import Split, SplitArguments
 from ..training.arguments import dump_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints
@@ -57,6 +58,8 @@ __all__ = [
     "split_arguments",
     "usable_splits",
 ]
+
+logger = logging.getLogger(__name__)
 
 PARTS = ("train", "validation", "test")
 
@@ -151,16 +154,32 @@ def check_splits(arguments: SplitTrainingArguments, splits: Sequence[Split], use
 
 
 def usable_splits(
-    arguments: SplitTrainingArguments, splits: Sequence[Split], usable: Container[int], use_cpu: bool
+    arguments: SplitTrainingArguments, clips: ClipTable, splits: Sequence[Split], usable: Container[int], use_cpu: bool
 ) -> list[Split]:
-    """The splits without the clips that could not be read, checked again.
+    """The splits without the clips that could not be read, checked again; of classes without any left is warned.
 
     Raises:
         ValueError: No clip is left to train on or to test, or as `check_splits`.
     """
     left = [split.limited_to(usable) for split in splits]
     check_splits(arguments, left, use_cpu)
+    for before, after in zip(splits, left, strict=True):
+        lost = _classes_of(clips, before.train) - _classes_of(clips, after.train) if after.unusable else set()
+        if lost:
+            logger.warning(
+                "split %s: no training clip of %s can be used; the model has the class all the same, and will not know it",
+                after.name,
+                ", ".join(sorted(lost)),
+            )
     return left
+
+
+def _classes_of(clips: ClipTable, indices: list[int]) -> set[str]:
+    """The names of the classes that some clips have; none where they have numbers in their place."""
+    if clips.target_columns or not clips.label_names:
+        return set()
+    heard = as_rows(clips.targets(indices), len(clips.label_names)).sum(axis=0)
+    return {clips.label_names[index] for index in np.flatnonzero(heard)}
 
 
 class SplitTraining(ABC, Generic[Arguments]):

@@ -106,7 +106,7 @@ def run(arguments: StatsArguments) -> dict[str, Any]:
         raise FileExistsError(
             f"{folder} holds a preprocessor already. Replace it with --overwrite true, or name another."
         )
-    clips = subset(read(arguments.data, needs_labels=False, allow_missing=arguments.data.skip_bad), arguments.split)
+    clips = subset(read(arguments.data, needs_labels=False), arguments.split)
     extractor = _extractor(arguments.extractor)
     moments, failures = log_mel_moments(clips, extractor, skip_bad=arguments.data.skip_bad)
     if moments.std == 0:

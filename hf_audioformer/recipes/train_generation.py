@@ -271,7 +271,7 @@ def train(
 
 def _divide(arguments: TrainGenerationArguments, extractor: AudioFormerFeatureExtractor) -> GenerationClips:
     data = arguments.data
-    clips = read(data, needs_labels=False, allow_missing=data.skip_bad)
+    clips = read(data, needs_labels=False)
     if clips.codes is not None:
         raise ValueError(
             f"data.source is {data.source}, a code store; what is generated is compared with sound, so give the clips"

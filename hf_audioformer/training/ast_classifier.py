@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from transformers import ASTConfig, ASTForAudioClassification
 
-from .. import assets
+from ..assets import ASTS, BUNDLED, ast_folder
 from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..checkpoint_config import read_config
 from ..models.ast.loading_ast import ast_from_deit, ast_from_vit, load_ast, new_ast
@@ -42,8 +42,6 @@ LOADERS: dict[str, Callable[..., ASTForAudioClassification]] = {
     "deit": ast_from_deit,
     "vit": ast_from_vit,
 }
-# What the names of ASTs begin with that come with the package; no id of the Hub has a colon.
-BUNDLED = "bundled:"
 # The folder in which presets leave their models.
 PRESETS_LEAVE = Path("runs")
 # What only a model with random weights can choose.
@@ -83,6 +81,9 @@ class ASTModelArguments:
     label_smoothing: float = field(default=0.0, metadata={"help": "label smoothing, in [0, 1)"})
 
     def __post_init__(self) -> None:
+        if (self.checkpoint or "").startswith(BUNDLED) and str(self.checkpoint).removeprefix(BUNDLED) not in ASTS:
+            names = " and ".join(BUNDLED + name for name in ASTS)
+            raise ValueError(f"model.checkpoint is {self.checkpoint}; with the package come {names}")
         if self.random_weights and (self.checkpoint is not None or self.keep_labels):
             raise ValueError(
                 f"model.random_weights is true, with model.checkpoint {self.checkpoint!r} and model.keep_labels "
@@ -104,15 +105,11 @@ class ASTModelArguments:
 
     @property
     def source(self) -> str | None:
-        """The folder or Hub id of the checkpoint; None for random weights.
-
-        Raises:
-            ValueError: No checkpoint of that name comes with the package.
-        """
+        """The folder or Hub id of the checkpoint; None for random weights."""
         if self.random_weights:
             return None
         checkpoint = self.checkpoint or DEFAULT_CHECKPOINT
-        return assets.ast_folder(checkpoint.removeprefix(BUNDLED)) if checkpoint.startswith(BUNDLED) else checkpoint
+        return ast_folder(checkpoint.removeprefix(BUNDLED)) if checkpoint.startswith(BUNDLED) else checkpoint
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..assets import ASTS, ast_folder
 from ..codes.store import is_code_store, read_manifest
 from ..inspection.learning_curve import learning_curve_figure
 from .hub import ID_OF_THIS_CHECKPOINT
@@ -497,6 +498,8 @@ def origin_of_checkpoint(checkpoint: str) -> str:
     """Where a model comes from, as far as its id, or the card in its folder, says so."""
     if is_of_hub(checkpoint):
         return f"[{checkpoint}](https://huggingface.co/{checkpoint}), whose card states its licence"
+    if checkpoint in map(ast_folder, ASTS):
+        return f"the small AST `{without_paths(checkpoint)}` of the package hf_audioformer (Apache-2.0)"
     name, told = without_paths(checkpoint), _origins_told(Path(checkpoint) / "README.md")
     if not told:
         return f"`{name}`, a local folder whose licence is not known to the recipe"

@@ -108,6 +108,19 @@ def test_memory_kept_from_inference_mode_serves_outside_of_it() -> None:
 
 
 @pytest.mark.unit
+def test_the_default_device_is_not_that_of_the_waveform() -> None:
+    waveform = signal("noise", 0.5, 12000)
+    kaldi_log_mel(waveform, 24000, 24)  # makes the filters, but not the memory of this thread
+    with ThreadPoolExecutor(1) as thread:
+        assert thread.submit(_on_another_default_device, waveform).result().device.type == "cpu"
+
+
+def _on_another_default_device(waveform: Tensor) -> Tensor:
+    with torch.device("meta"):
+        return kaldi_log_mel(waveform, 24000, 24)
+
+
+@pytest.mark.unit
 @pytest.mark.parametrize("batch_size", [None, 2])
 def test_writes_into_memory_that_is_given(batch_size: int | None) -> None:
     clips = [signal("noise", seconds) for seconds in (0.5, 7.0, 1.0)]

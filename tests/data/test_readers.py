@@ -198,7 +198,7 @@ def test_fsd50k_as_it_is_published(write: Write) -> None:
             ValueError,
             "'fname' and 'labels', .*; found 'id', 'labe",
         ),
-        ({"FSD50K.ground_truth/eval.csv": "fname,labels\n1,a\n"}, FileNotFoundError, "names '1.wav', but there is no"),
+        ({"FSD50K.ground_truth/eval.csv": "fname,labels\n1,a\n"}, FileNotFoundError, r"of which 1 do not exist, .*1\.wav"),
     ],
 )
 def test_published_sets_that_are_damaged(
@@ -351,6 +351,7 @@ def test_label_names_that_lack_a_class(write: Write) -> None:
         ),
         ({"train/a.wav": None, "test/b.wav": None}, "files lie in test, train, which name splits and not classes"),
         ({"metadata.csv": "file_name,label\na.wav,\n", "a.wav": None}, r"clip 'a\.wav', column 'label': no label"),
+        ({"metadata.csv": "file_name,label\na.wav,x\n,y\n", "a.wav": None}, r"metadata\.csv: row 2 names no file"),
     ],
 )
 def test_faulty_folders(write: Write, files: dict[str, str | None], message: str) -> None:
@@ -364,7 +365,7 @@ def test_files_that_do_not_exist(write: Write) -> None:
     with pytest.raises(FileNotFoundError, match=r"names 1 files, of which 1 do not exist, first .*a\.wav; paths are"):
         read_clips(folder)
     with pytest.raises(FileNotFoundError, match=r"a\.wav"):
-        read_clips(folder, allow_missing=True).load(0)
+        read_clips(folder, missing_share=1.0).load(0)
     for name in ("none.csv", "none.parquet"):
         with pytest.raises(FileNotFoundError, match=rf"{name} does not exist"):
             read_clips(folder / name)

@@ -344,14 +344,26 @@ def test_files_that_a_list_names_and_that_are_missing_are_left_out(
     arguments: FinetuneASTArguments, tone_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = [file.relative_to(tone_folder).as_posix() for file in sorted(tone_folder.glob("*/*.wav"))]
-    rows = ["file_name,label", "low/gone.wav,low", *(f"{file},{file.split('/')[0]}" for file in files)]
+    rows = ["file_name,label", "rare/gone.wav,rare", *(f"{file},{file.split('/')[0]}" for file in files)]
     (tmp_path / "clips.csv").write_text("\n".join(rows))
     data = SpectrogramClips(source=str(tmp_path / "clips.csv"), audio_root=str(tone_folder))
-    with pytest.raises(FileNotFoundError, match=r"names 25 files, of which 1 do not exist, first .*gone\.wav"):
+    with pytest.raises(
+        FileNotFoundError, match=r"names 25 files, of which 1 do not .*gone\.wav;.*skip_bad true"
+    ):
         finetune_ast.run(replace(arguments, data=data))
     (result,) = finetune_ast.run(replace(arguments, data=replace(data, skip_bad=True)))
-    assert (sum(result.num_clips.values()), result.clips_skipped) == (24, ["low/gone.wav"])
+    assert (sum(result.num_clips.values()), result.clips_skipped) == (24, ["rare/gone.wav"])
     assert any("gone.wav" in message for message in caplog.messages)
+    assert any("no training clip of rare can be used" in message for message in caplog.messages)
+
+
+@pytest.mark.fault
+def test_a_list_whose_files_lie_elsewhere_is_refused_at_once(arguments: FinetuneASTArguments, tmp_path: Path) -> None:
+    (tmp_path / "clips.csv").write_text("file_name,label\na.wav,low\nb.wav,high\n")
+    data = SpectrogramClips(source=str(tmp_path / "clips.csv"), skip_bad=True)
+    with pytest.raises(FileNotFoundError, match=r"names 2 files, of which 2 do not exist, .* relative to audio_root"):
+        finetune_ast.run(replace(arguments, data=data))
+    assert not Path(arguments.output_dir).exists()
 
 
 @pytest.mark.fault

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
+from hf_audioformer.assets import ast_folder
 from hf_audioformer.codes.store import StorePlan, write_manifest, write_plan
 from hf_audioformer.metrics import confidence_intervals, per_class_table
 from hf_audioformer.training import model_card
@@ -219,6 +220,8 @@ def test_an_epoch_that_no_clip_chose(validation: int, training: dict, tmp_path: 
 @pytest.mark.unit
 def test_an_ast_needs_no_package_and_no_codec(tmp_path: Path) -> None:
     from_hub = card(tmp_path, kind=AST, base_model="MIT/ast", details=["It hears 5 s.", "It is averaged."])
+    from_package = card(tmp_path, kind=AST, base_model=ast_folder("ast_synthetic"))
+    assert "started from: the small AST `ast_synthetic` of the package hf_audioformer (Apache-2.0)" in from_package.text
     assert from_hub.data.base_model == "MIT/ast"
     assert from_hub.data.tags == ["audio-spectrogram-transformer", "audio-classification", "hf_audioformer"]
     assert from_hub.data.get("license") is None

@@ -170,7 +170,7 @@ def _work_memory(frames: Tensor, fft_samples: int) -> tuple[Tensor, Tensor]:
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)  # memory made in inference mode cannot be written to outside
 def _work_memory_of_thread(thread: int, samples: int, fft_samples: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    centred = torch.empty(CPU_BLOCK_FRAMES, samples, dtype=dtype)
+    centred = torch.empty(CPU_BLOCK_FRAMES, samples, dtype=dtype, device="cpu")
     return centred, _zero_outside(centred.shape, fft_samples, centred)
 
 

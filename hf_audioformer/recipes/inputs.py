@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -143,26 +142,24 @@ def read(
     skip_bad = getattr(arguments, "skip_bad", None)
     if missing_share is None:
         missing_share = MAX_BAD_SHARE if skip_bad else 0.0
-    read_these = partial(
-        read_clips,
-        arguments.source,
-        audio_column=arguments.audio_column,
-        audio_root=arguments.audio_root,
-        label_column=arguments.label_column,
-        label_separator=arguments.label_separator,
-        multi_label=arguments.multi_label,
-        hub_config=arguments.hub_config,
-        revision=arguments.revision,
-        label_names=label_names,
-        needs_labels=needs_labels,
-        target_columns=others.target_columns,
-        events=others.events,
-        curves=others.curves,
-        curve_gap_seconds=others.curve_gap_seconds,
-        missing_share=missing_share,
-    )
     try:
-        return read_these()
+        return read_clips(
+            arguments.source,
+            audio_column=arguments.audio_column,
+            audio_root=arguments.audio_root,
+            label_column=arguments.label_column,
+            label_separator=arguments.label_separator,
+            multi_label=arguments.multi_label,
+            hub_config=arguments.hub_config,
+            revision=arguments.revision,
+            label_names=label_names,
+            needs_labels=needs_labels,
+            target_columns=others.target_columns,
+            events=others.events,
+            curves=others.curves,
+            curve_gap_seconds=others.curve_gap_seconds,
+            missing_share=missing_share,
+        )
     except MissingFilesError as error:
         if skip_bad is not False:
             raise

@@ -167,7 +167,7 @@ def usable_splits(
         lost = _classes_of(clips, before.train) - _classes_of(clips, after.train) if after.unusable else set()
         if lost:
             logger.warning(
-                "split %s: no training clip of %s can be used; the model has the class all the same, and will not know it",
+                "split %s: no training clip of %s can be used; the model has the class, but will not know it",
                 after.name,
                 ", ".join(sorted(lost)),
             )

@@ -198,7 +198,7 @@ def test_fsd50k_as_it_is_published(write: Write) -> None:
             ValueError,
             "'fname' and 'labels', .*; found 'id', 'labe",
         ),
-        ({"FSD50K.ground_truth/eval.csv": "fname,labels\n1,a\n"}, FileNotFoundError, r"of which 1 do not exist, .*1\.wav"),
+        ({"FSD50K.ground_truth/eval.csv": "fname,labels\n1,a\n"}, FileNotFoundError, r"1 do not exist, .*1\.wav"),
     ],
 )
 def test_published_sets_that_are_damaged(

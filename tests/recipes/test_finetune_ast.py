@@ -347,9 +347,7 @@ def test_files_that_a_list_names_and_that_are_missing_are_left_out(
     rows = ["file_name,label", "rare/gone.wav,rare", *(f"{file},{file.split('/')[0]}" for file in files)]
     (tmp_path / "clips.csv").write_text("\n".join(rows))
     data = SpectrogramClips(source=str(tmp_path / "clips.csv"), audio_root=str(tone_folder))
-    with pytest.raises(
-        FileNotFoundError, match=r"names 25 files, of which 1 do not .*gone\.wav;.*skip_bad true"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"names 25 files, of which 1 do not .*gone\.wav;.*skip_bad true"):
         finetune_ast.run(replace(arguments, data=data))
     (result,) = finetune_ast.run(replace(arguments, data=replace(data, skip_bad=True)))
     assert (sum(result.num_clips.values()), result.clips_skipped) == (24, ["rare/gone.wav"])

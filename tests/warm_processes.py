@@ -67,5 +67,6 @@ def _run(main: Callable[[], object], argv: list[str], output: str, environment: 
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(1)
+    multiprocessing.set_start_method(None, force=True)  # not the server's, which is slow to start workers
     sys.argv = [main.__module__, *argv]
     sys.exit(main())

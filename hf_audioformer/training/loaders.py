@@ -2,9 +2,12 @@
 
 import os
 import signal
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
+from typing import Any
 
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader
@@ -24,6 +27,9 @@ def with_own_workers(loader: DataLoader, is_training: Tensor) -> DataLoader:
     base.generator = Generator()
     if getattr(base.worker_init_fn, "func", None) is not _start_worker:
         base.worker_init_fn = partial(_start_worker, base.worker_init_fn, is_training)
+        # A weak reference: a cycle would leave the workers to the garbage collection.
+        start = partial(_start_workers, type(base)._get_iterator, weakref.ref(base))
+        base._get_iterator = start  # type: ignore[method-assign]
     return loader
 
 
@@ -39,6 +45,25 @@ def end_workers(loader: DataLoader) -> None:
         iterator._shutdown_workers()
 
 
+@contextmanager
+def _sigterm_waits() -> Iterator[None]:
+    """Blocks SIGTERM in this thread, and in processes that it starts, where the platform can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_workers(start: Callable[[Any], Any], loader: weakref.ref[DataLoader]) -> Any:
+    """Keeps SIGTERM from the workers until `_start_worker` runs in them: PyTorch has it end them for a while before."""
+    with _sigterm_waits():
+        return start(loader())
+
+
 def _start_worker(then: Callable[[int], None] | None, is_training: Tensor, worker: int) -> None:
     def leave_after_training(number: int, frame: FrameType | None) -> None:
         if not is_training:
@@ -46,5 +71,7 @@ def _start_worker(then: Callable[[int], None] | None, is_training: Tensor, worke
             os.kill(os.getpid(), number)
 
     signal.signal(signal.SIGTERM, leave_after_training)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     if then is not None:
         then(worker)

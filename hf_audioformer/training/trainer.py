@@ -2,6 +2,7 @@
 
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -37,7 +38,7 @@ from .checkpoints import check_finite, mark_complete, save_final, weights_held_h
 from .console import EpochLines, quiet_transformers
 from .cpu import keep_freed_memory, quick_attention
 from .hub import Push, push_folder, refuse_public
-from .interruption import StopOnSigterm
+from .interruption import StopOnSigterm, TrainingStopped
 from .launch import check_world_size, distributed_backend, wrap_layers
 from .loaders import end_workers, with_own_workers
 from .optimization import OptimizationArguments, decays, optimizer_of_groups, parameter_groups, step_schedule
@@ -246,6 +247,10 @@ class AudioTrainer(Trainer):
                 if self.average is not None:
                     self.averaging_result = self._choose_weights(self.average)
                 self.seconds += time.perf_counter() - self._started
+            except TrainingStopped as stopped:
+                # The frames hold workers, which Python would kill as it exits, and fail.
+                traceback.clear_frames(stopped.__traceback__)
+                raise
             finally:
                 self._lines.close()
                 self._end_workers()

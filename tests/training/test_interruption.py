@@ -1,6 +1,7 @@
 """Real processes that are sent SIGTERM write a whole checkpoint, say how to go on, and end as if unbroken."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -127,19 +128,27 @@ def test_a_training_that_was_sent_sigterm_ends_as_if_unbroken(
 
 @pytest.mark.unit
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("step", [2, 5, 15], ids=["within an epoch", "last of an epoch", "last"])
-def test_the_checkpoint_is_of_the_running_step_and_the_epoch_is_evaluated_first(tmp_path: Path, step: int) -> None:
+@pytest.mark.parametrize(
+    ("step", "workers"),
+    [(2, 0), (2, 2), (5, 0), (15, 0)],
+    ids=["within an epoch", "within an epoch with workers", "last of an epoch", "last"],
+)
+def test_the_checkpoint_is_of_the_running_step_and_the_epoch_is_evaluated_first(
+    tmp_path: Path, step: int, workers: int
+) -> None:
     class Sigterm(sigterm_launched.Progress):
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.global_step == step - 1:
                 os.kill(os.getpid(), signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    trainer = sigterm_launched.build(tmp_path, 0, 1, seconds=0.0)
+    trainer = sigterm_launched.build(tmp_path, workers, 1, seconds=0.0)
     trainer.add_callback(Sigterm(tmp_path))
-    with pytest.raises(TrainingStopped, match=rf"after step {step}; the checkpoint checkpoint-{step} in "):
+    with pytest.raises(TrainingStopped, match=rf"after step {step}; the checkpoint checkpoint-{step} in ") as stopped:
         trainer.train()
     assert signal.getsignal(signal.SIGTERM) is before
+    assert stopped.tb
+    assert not multiprocessing.active_children(), "what caught the error holds its frames, and these hold workers"
     assert newest_complete_checkpoint(tmp_path) == str(tmp_path / f"checkpoint-{step}")
     log = json.loads((tmp_path / f"checkpoint-{step}" / "trainer_state.json").read_text())["log_history"]
     assert [entry["epoch"] for entry in log if "eval_loss" in entry] == [epoch + 1.0 for epoch in range(step // 5)]

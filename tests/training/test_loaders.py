@@ -37,6 +37,23 @@ def test_workers_live_through_sigterm_while_training_and_draw_nothing() -> None:
         next(iter(wrapped))
 
 
+@pytest.mark.unit
+def test_workers_live_through_sigterm_while_they_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch seeds them after it has set its own way to end on the signal, and before it lets us set another."""
+    before, seed, parent = signal.pthread_sigmask(signal.SIG_BLOCK, []), torch.manual_seed, os.getpid()
+
+    def seed_and_signal(number: int) -> torch.Generator:
+        if os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return seed(number)
+
+    monkeypatch.setattr(torch, "manual_seed", seed_and_signal)
+    loader = DataLoader(range(2), num_workers=1, multiprocessing_context="fork")
+    with_own_workers(loader, torch.ones((), dtype=torch.bool).share_memory_())
+    assert [int(number) for number in loader] == [0, 1]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
 INTERRUPTED = """
 import torch
 from torch.utils.data import DataLoader

@@ -38,7 +38,7 @@ quality: $(INSTALLED_DEV)  ## lint, format check, types
 bench: $(INSTALLED_DEV)  ## speed beside transformers.RoFormerModel and plain EncodecModel, as ratios
 	$(BIN)/python -m benchmarks
 
-reproduce: $(INSTALLED_DEV)  ## run what is left of benchmarks/experiments, JOBS=2 stages at a time; tables in runs/reproduce
+reproduce: $(INSTALLED_DEV)  ## run what is left of benchmarks/experiments, JOBS=1 stages at a time; tables in runs/reproduce
 	$(BIN)/python -m benchmarks.reproduce --jobs $(JOBS)
 
 wheel: $(INSTALLED_DEV)  ## build dist/*.whl

@@ -18,7 +18,8 @@ Args:
 Returns what `hf_audioformer.metrics.classification_metrics` does:
 {classification_metrics.__doc__}
 Example:
-    >>> metric = evaluate.load(hf_audioformer.assets.metric_folder())
+    >>> from hf_audioformer import assets
+    >>> metric = evaluate.load(assets.metric_folder())
     >>> metric.compute(predictions=[[2.0, 1.0], [0.5, 3.0]], references=[0, 0])["accuracy"]
     0.5
 """

@@ -151,7 +151,9 @@ def run(arguments: FinetuneASTArguments) -> list[SplitResult]:
     used = sorted({index for split in splits for part in PARTS for index in getattr(split, part)})
     waveforms = WaveformCache(clips, used, extractor.sampling_rate, skip_bad=arguments.data.skip_bad)
     splits = usable_splits(arguments, clips, splits, waveforms, use_cpu)
-    trained = {index for split in splits for index in split.train}
+    # A clip of one fold is trained on in the next, which may be named as late as on resume.
+    parts = PARTS if arguments.split.kind in ("folds", "drawn_folds") else ("train",)
+    trained = {index for split in splits for part in parts for index in getattr(split, part)}
     extractor.max_length = model_length(
         arguments.model,
         arguments.features,

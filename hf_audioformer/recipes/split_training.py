@@ -120,7 +120,7 @@ def begin(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Arguments,
         ValueError: The launch would train apart, or the run to resume had other settings.
     """
     use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
-    state = join_processes(use_cpu)
+    state = join_processes(use_cpu, arguments.training)
     check_hub_settings(arguments.training)
     check_trackers(arguments.training)
     arguments = replace(arguments, world_size=state.num_processes, training={**defaults, **arguments.training})

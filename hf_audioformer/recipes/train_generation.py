@@ -186,7 +186,7 @@ def run(arguments: TrainGenerationArguments) -> dict[str, Any]:
         ValueError: Data, settings or the launch do not fit; the message says what to change.
     """
     use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
-    state = join_processes(use_cpu)
+    state = join_processes(use_cpu, arguments.training)
     check_trackers(arguments.training)
     check_hub_settings(arguments.training)
     training = TRAINING_DEFAULTS | arguments.training

@@ -25,9 +25,10 @@ class StopOnSigterm(TrainerCallback):
     """On SIGTERM to any process, has all of them save at the end of the running step and raise `TrainingStopped`.
 
     A context manager, which listens while it is open, and a callback of the Trainer, which acts. At the end of an epoch
-    saving waits until the epoch was logged and evaluated, since a run that is resumed begins with the next epoch; this
-    holds for all checkpoints of an epoch's last step. Further signals change nothing, because launchers pass on one
-    that the process may have had already. Outside the main thread there are no signals, and nothing happens.
+    or of the training saving waits until the epoch was logged and evaluated, since a run that is resumed begins with
+    the next epoch; this holds for all checkpoints of such a step. Further signals change nothing, because launchers
+    pass on one that the process may have had already. Outside the main thread there are no signals, and nothing
+    happens.
 
     Args:
         any_process: Whether a flag is true in any of the processes; all call it together after each step.
@@ -63,7 +64,8 @@ class StopOnSigterm(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._agreed = self._any_process(self._signalled)
         wanted = control.should_save or self._agreed
-        self._save_later = wanted and (state.epoch or 0.0).is_integer()
+        is_last = (state.epoch or 0.0).is_integer() or state.global_step >= state.max_steps
+        self._save_later = wanted and is_last
         control.should_save = wanted and not self._save_later
 
     def on_epoch_end(

@@ -9,8 +9,10 @@ Without an accelerator FSDP is replaced by DDP without a word; DeepSpeed trains,
 import os
 import shlex
 import sys
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from accelerate import FullyShardedDataParallelPlugin, PartialState
@@ -66,10 +68,14 @@ def distributed_backend() -> str | None:
     return "gloo" if _is_requested("DEEPSPEED") and not torch.accelerator.is_available() else None
 
 
-def join_processes(use_cpu: bool) -> PartialState:
-    """Joins the processes that were launched together, as `check_launch` said."""
+def join_processes(use_cpu: bool, training: Mapping[str, Any]) -> PartialState:
+    """Joins the processes that were launched together, as `check_launch` said.
+
+    They wait for each other as long as `training.ddp_timeout` says, in seconds; the Trainer finds them joined already.
+    """
     backend = distributed_backend()
-    return PartialState(cpu=use_cpu, **({"backend": backend} if backend else {}))
+    seconds = training.get("ddp_timeout", TrainingArguments.ddp_timeout)
+    return PartialState(cpu=use_cpu, timeout=timedelta(seconds=seconds), **({"backend": backend} if backend else {}))
 
 
 def check_world_size(arguments: TrainingArguments) -> None:

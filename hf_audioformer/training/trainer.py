@@ -44,6 +44,7 @@ from .loaders import end_workers, with_own_workers
 from .optimization import OptimizationArguments, decays, optimizer_of_groups, parameter_groups, step_schedule
 from .running_loss import RunningParts, read_running_loss, write_running_loss
 from .sampling import WholeStepSampler
+from .unrounded_scores import score_unrounded
 
 __all__ = ["AudioTrainer", "Objective", "trainer_arguments"]
 
@@ -68,6 +69,14 @@ _ALLOWED: dict[str, tuple[Callable[[float], bool], str]] = {
 # The Trainer's name of a setting that the recipes hold themselves, and theirs.
 _OWN_SETTINGS = {"output_dir": "output_dir", "seed": "seed", "resume_from_checkpoint": "resume"}
 
+_NOT_READ = {
+    "auto_find_batch_size": "; when memory is out, the message says what to set",
+    "bf16_full_eval": ": it would leave the weights in half precision; training.bf16 makes evaluation quick too",
+    "enable_jit_checkpoint": ": on SIGTERM a checkpoint is written in any case",
+    "fp16_full_eval": ": it would leave the weights in half precision; training.fp16 makes evaluation quick too",
+    "label_smoothing_factor": "; classifiers have model.label_smoothing instead",
+}
+
 
 def trainer_arguments(
     defaults: Mapping[str, Any], chosen: Mapping[str, Any], *, output_dir: str, seed: int, use_cpu: bool
@@ -75,7 +84,7 @@ def trainer_arguments(
     """The Trainer's arguments: a recipe's `defaults`, what the user has `chosen`, and what the recipe itself knows.
 
     Raises:
-        ValueError: A setting that the recipe holds itself, or values that do not go together.
+        ValueError: A setting that the recipe holds itself, values that do not go together, or as `check_world_size`.
     """
     for name, own in _OWN_SETTINGS.items():
         if name in chosen:
@@ -86,14 +95,13 @@ def trainer_arguments(
             "Leave it out; DeepSpeed on the CPU is launched with `accelerate launch` and the configuration "
             "deepspeed_zero2 or deepspeed_zero3."
         )
-    if chosen.get("label_smoothing_factor"):
-        raise ValueError("training.label_smoothing_factor is not read; classifiers have model.label_smoothing instead")
     if (order := chosen.get("train_sampling_strategy", "random")) not in SAMPLING_STRATEGIES:
         raise ValueError(
             f"training.train_sampling_strategy is {order!r}; allowed are {' and '.join(SAMPLING_STRATEGIES)}"
         )
-    if chosen.get("enable_jit_checkpoint"):
-        raise ValueError("training.enable_jit_checkpoint is not read: on SIGTERM a checkpoint is written in any case")
+    for name, why in _NOT_READ.items():
+        if chosen.get(name):
+            raise ValueError(f"training.{name} is not read{why}")
     if chosen.get("save_total_limit") == 1:
         raise ValueError(
             "training.save_total_limit is 1; it must be at least 2, because the last one is deleted before the next "
@@ -115,6 +123,7 @@ def trainer_arguments(
     except ValueError as error:
         raise ValueError(f"the section training does not fit together: {error}") from error
     _check_ranges(arguments)
+    check_world_size(arguments)
     return arguments
 
 
@@ -205,6 +214,8 @@ class AudioTrainer(Trainer):
         if isinstance(model, ASTForAudioClassification):
             # Its loss of several labels ignores the count of items by which the Trainer would have it divide.
             self.model_accepts_loss_kwargs = False
+        if isinstance(head := getattr(model, "classifier", None), torch.nn.Module):
+            score_unrounded(head)
         self.eval_collator = eval_collator or self.data_collator
         self.objective: Objective | None = objective
         if objective is not None:
@@ -276,7 +287,8 @@ class AudioTrainer(Trainer):
         if averaging.kind == "none":
             return None
         self._refuse_sharing(f"averaging.kind is {averaging.kind!r}")
-        if self.args.max_steps <= 0 and averaging.from_epoch > self.args.num_train_epochs:
+        begun_or_whole = math.ceil if averaging.kind == "ema" else math.floor
+        if self.args.max_steps <= 0 and averaging.from_epoch > begun_or_whole(self.args.num_train_epochs):
             raise ValueError(
                 f"averaging.from_epoch is {averaging.from_epoch}, and training.num_train_epochs "
                 f"{self.args.num_train_epochs:g}: no weights would be averaged"
@@ -413,8 +425,6 @@ class AudioTrainer(Trainer):
         try:
             loss = super().training_step(*args, **kwargs)
         except torch.OutOfMemoryError as error:
-            if self.args.auto_find_batch_size:
-                raise
             raise ValueError(_memory_advice(self.args)) from error
         if not torch.isfinite(loss):
             names = getattr(self.train_dataset, "names", None)
@@ -527,10 +537,17 @@ class AudioTrainer(Trainer):
             )
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        """No epoch is left for a training that patience had ended; the Trainer's callbacks forget that it had."""
-        epochs, steps = super()._init_training_state(*args, **kwargs)
+        """No epoch is left for a training that patience had ended, which the Trainer's callbacks forget, or that was
+        done within an epoch, of which the Trainer would take one more step; and a best checkpoint moves with its
+        folder."""
+        with quiet_transformers():
+            epochs, steps = super()._init_training_state(*args, **kwargs)
+        best = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+        if self.state.best_model_checkpoint is None and best.is_dir():
+            self.state.best_model_checkpoint = str(best)
         stoppers = [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
-        if any(each.early_stopping_patience_counter >= each.early_stopping_patience for each in stoppers):
+        has_ended = any(each.early_stopping_patience_counter >= each.early_stopping_patience for each in stoppers)
+        if has_ended or self.state.global_step >= self.state.max_steps:
             return self.state.num_train_epochs, 0
         return epochs, steps
 

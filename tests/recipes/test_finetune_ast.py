@@ -194,6 +194,31 @@ def test_folds_of_long_clips_with_several_labels(
     assert means[0] != means[1]
 
 
+@pytest.mark.unit
+def test_a_fold_alone_is_read_at_the_length_of_all(
+    arguments: FinetuneASTArguments, tone_folder: Path, tmp_path: Path
+) -> None:
+    """Other folds may join it on resume; the longest clip is in the second of them."""
+    paths = sorted(tone_folder.glob("*/*.wav"), key=lambda path: soundfile.info(path).frames)
+    shutil.copytree(tone_folder, tmp_path / "clips")
+    rows = [f"{path.relative_to(tone_folder)},{path.parent.name},{1 + index // 12}" for index, path in enumerate(paths)]
+    (tmp_path / "clips" / "clips.csv").write_text("\n".join(["file_name,label,fold", *rows]))
+    folds = SplitArguments(kind="folds", column="fold", validation_fraction=0.0)
+    lengths = []
+    for fold in (1, 2):
+        alone = replace(
+            arguments,
+            data=SpectrogramClips(source=str(tmp_path / "clips" / "clips.csv")),
+            split=replace(folds, run_folds=[fold]),
+            output_dir=str(tmp_path / f"run_{fold}"),
+            training=FAST | {"max_steps": 1},
+        )
+        finetune_ast.run(alone)
+        config = Path(alone.output_dir) / f"fold_{fold}" / "config.json"
+        lengths.append(json.loads(config.read_text())["max_length"])
+    assert lengths[0] == lengths[1] >= soundfile.info(paths[-1]).duration * 100 - 3
+
+
 def test_clips_of_another_source_are_learnt_from_and_not_tested(
     arguments: FinetuneASTArguments, tone_csv: Path, tmp_path: Path
 ) -> None:

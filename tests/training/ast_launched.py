@@ -39,6 +39,8 @@ class Case(NamedTuple):
     adaptation: Any = "full"
 
 
+TIMEOUT_SECONDS = 77
+
 CASES = {
     "ce": Case(CE, "hard", False),
     "ce_objective": Case(CE, "hard", True),
@@ -131,9 +133,10 @@ def main_of_deepspeed(folder: Path) -> None:
 
 
 def run(folder: Path) -> None:
-    state = join_processes(check_launch(2))
+    state = join_processes(check_launch(2), {"ddp_timeout": TIMEOUT_SECONDS})
     if state.distributed_type == DistributedType.DEEPSPEED:
         return main_of_deepspeed(folder)
+    assert torch.distributed.group.WORLD._get_backend(torch.device("cpu")).options._timeout.seconds == TIMEOUT_SECONDS
     for name, case in CASES.items():
         losses, weights = train(case, 16, 1, folder / "runs")
         if state.is_main_process:

@@ -184,6 +184,8 @@ def test_outside_the_main_thread_nothing_happens() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
+        ("auto_find_batch_size", True, "is not read; when memory is out"),
+        ("bf16_full_eval", True, "is not read: it would leave the weights in half precision"),
         ("enable_jit_checkpoint", True, "is not read: on SIGTERM"),
         ("label_smoothing_factor", 0.1, "is not read; classifiers have model.label_smoothing"),
         ("gradient_accumulation_steps", 0, "is 0; it must be at least 1"),

@@ -4,6 +4,7 @@ Source of the trap: a stock AST is saved by other names than those that its weig
 Trainer loads such a checkpoint without the layers, with a warning (huggingface/transformers issues 43701 and 48805).
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import ASTForAudioClassification, TrainerCallback
 
 from hf_audioformer.audio.ast_features import ASTLogMelFeatureExtractor
+from hf_audioformer.training.averaging import AveragingArguments
 from hf_audioformer.training.checkpoints import newest_complete_checkpoint, save_final
 
 from .tiny_ast import assert_equal_bits, log_of, make_clips, make_model, make_trainer, weights_of
@@ -60,6 +62,67 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path: Path, step: 
     resumed.train(resume_from_checkpoint=checkpoint)
     assert_equal_bits(weights_of(resumed.model), weights_of(unbroken.model))
     assert log_of(resumed) == log_of(unbroken)
+
+
+@pytest.mark.invariant
+def test_a_run_that_was_done_within_an_epoch_takes_no_more_steps(tmp_path: Path) -> None:
+    """Broken after its last step, which is the first of the second epoch, while it waits to be tested."""
+    chosen = SAVING | {"eval_strategy": "epoch", "max_steps": 4, "lr_scheduler_type": "constant"}
+    parts = {"eval_dataset": make_clips([0, 1, 2], seed=1)}
+    broken = make_trainer(tmp_path, make_model(), chosen=chosen, callbacks=[Break(4)], **parts)
+    with pytest.raises(KeyboardInterrupt):
+        broken.train()
+    resumed = make_trainer(tmp_path, make_model(seed=1), chosen=chosen, **parts)
+    resumed.train(resume_from_checkpoint=newest_complete_checkpoint(tmp_path))
+    assert resumed.state.global_step == 4
+    assert_equal_bits(weights_of(resumed.model), weights_of(broken.model))
+    assert [entry["step"] for entry in log_of(resumed) if "eval_loss" in entry] == [3, 4]
+
+
+@pytest.mark.invariant
+def test_the_best_checkpoint_is_found_where_the_folder_was_moved_to(tmp_path: Path) -> None:
+    """The run is broken when nothing is left but to take the best of its checkpoints, that of the first epoch."""
+    chosen = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    chosen |= {"metric_for_best_model": "score"}
+    scores = iter([3.0, 2.0, 1.0])
+    parts = {
+        "eval_dataset": make_clips([0, 1, 2], seed=1),
+        "compute_metrics": lambda prediction: {"score": next(scores)},
+    }
+    broken = make_trainer(tmp_path / "here", make_model(), chosen=chosen, callbacks=[Break(9)], **parts)
+    with pytest.raises(KeyboardInterrupt):
+        broken.train()
+    (tmp_path / "here").rename(tmp_path / "there")
+    resumed = make_trainer(tmp_path / "there", make_model(seed=1), chosen=chosen, **parts)
+    resumed.train(resume_from_checkpoint=newest_complete_checkpoint(tmp_path / "there"))
+    best = make_model(seed=1)
+    best.load_state_dict(ASTForAudioClassification.from_pretrained(tmp_path / "there" / "checkpoint-3").state_dict())
+    assert_equal_bits(weights_of(resumed.model), weights_of(best))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("averaging", "epochs"),
+    [(AveragingArguments(kind="ema"), 0.5), (AveragingArguments(kind="epochs", from_epoch=2), 2.5)],
+    ids=["steps of an epoch", "whole epochs"],
+)
+def test_an_average_of_what_there_is_is_made(averaging: AveragingArguments, epochs: float, tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, make_model(), chosen={"num_train_epochs": epochs}, averaging=averaging)
+    trainer.train()
+    assert trainer.average.count > 0
+    with pytest.raises(ValueError, match="no weights would be averaged"):
+        make_trainer(
+            tmp_path, make_model(), chosen={"num_train_epochs": epochs}, averaging=replace(averaging, from_epoch=3)
+        )
+
+
+@pytest.mark.invariant
+def test_scores_are_not_rounded_where_the_network_computes_in_bfloat16(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, make_model(), chosen={"bf16": True, "max_steps": 1})
+    trainer.train()
+    scores = torch.from_numpy(trainer.predict(make_clips([0, 1, 2])).predictions)
+    assert scores.dtype == torch.float32
+    assert (scores != scores.bfloat16()).any(1).all()
 
 
 @pytest.mark.invariant

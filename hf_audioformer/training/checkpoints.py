@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +97,17 @@ def save_final(
     codec = {"include_codec": True} if isinstance(extractor, AudioFormerFeatureExtractor) else {}
     with quiet_transformers():
         model.save_pretrained(folder, state_dict=once)
+        _tell_dtype(model, weights, folder)
         extractor.save_pretrained(folder, **codec)
+
+
+def _tell_dtype(model: "PreTrainedModel", weights: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Corrects a saved configuration, which tells what the model computes in, where its weights are more precise."""
+    dtype = next(weight.dtype for weight in weights.values() if weight.is_floating_point())
+    if dtype != model.dtype:
+        config = copy(model.config)
+        config.dtype = dtype
+        config.save_pretrained(folder)
 
 
 def remove_checkpoints(folder: Path) -> None:

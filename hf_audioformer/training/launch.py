@@ -18,7 +18,14 @@ import torch
 from accelerate import FullyShardedDataParallelPlugin, PartialState
 from transformers import PreTrainedModel, TrainingArguments
 
-__all__ = ["check_launch", "check_world_size", "distributed_backend", "join_processes", "wrap_layers"]
+__all__ = [
+    "check_launch",
+    "check_world_size",
+    "distributed_backend",
+    "join_processes",
+    "launched_precision",
+    "wrap_layers",
+]
 
 
 def check_launch(expected_world_size: int | None = None, *, use_cpu: bool | None = None) -> bool:
@@ -44,6 +51,11 @@ def check_launch(expected_world_size: int | None = None, *, use_cpu: bool | None
                 "this launch asks for DeepSpeed and use_cpu is true, with which Accelerate would train by DDP instead. "
                 "Leave use_cpu out"
             )
+        if without_accelerator and (precision := launched_precision()):
+            raise ValueError(
+                f"this launch asks for DeepSpeed in {', '.join(precision)} on a machine without a GPU, where it trains "
+                "in float32. Launch with --mixed_precision no"
+            )
         use_cpu = False
     if launched == 1 and _is_lone_accelerate_process():
         raise ValueError(
@@ -66,6 +78,12 @@ def check_launch(expected_world_size: int | None = None, *, use_cpu: bool | None
 def distributed_backend() -> str | None:
     """What the processes must talk by, where Accelerate does not find out by itself."""
     return "gloo" if _is_requested("DEEPSPEED") and not torch.accelerator.is_available() else None
+
+
+def launched_precision() -> dict[str, bool]:
+    """The Trainer's setting for the precision that `accelerate launch` asks for; with DeepSpeed both must agree."""
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    return {precision: True} if precision in ("bf16", "fp16") else {}
 
 
 def join_processes(use_cpu: bool, training: Mapping[str, Any]) -> PartialState:

@@ -37,9 +37,10 @@ from .averaging import AveragingArguments, AveragingResult, WeightAverage, choos
 from .checkpoints import check_finite, mark_complete, save_final, weights_held_here
 from .console import EpochLines, quiet_transformers
 from .cpu import keep_freed_memory, quick_attention
+from .deepspeed_weights import updated_weights
 from .hub import Push, push_folder, refuse_public
 from .interruption import StopOnSigterm, TrainingStopped
-from .launch import check_world_size, distributed_backend, wrap_layers
+from .launch import check_world_size, distributed_backend, launched_precision, wrap_layers
 from .loaders import end_workers, with_own_workers
 from .optimization import OptimizationArguments, decays, optimizer_of_groups, parameter_groups, step_schedule
 from .running_loss import RunningParts, read_running_loss, write_running_loss
@@ -111,6 +112,7 @@ def trainer_arguments(
         raise ValueError(f"seed is {seed}; it must be at least 0 and below 2 ** 32")
     # Every weight of our models takes part in every step, so that DDP need not look for ones that do not.
     defaults = {"ddp_find_unused_parameters": False, "ddp_backend": distributed_backend(), **defaults}
+    defaults |= launched_precision()
     # Without a name, trackio opens a second run for the test; without the other, its Spaces would be public.
     run_name = f"{Path(output_dir).absolute().name} {datetime.now():%Y-%m-%d %H:%M:%S}"
     defaults |= {"run_name": run_name, "hub_private_repo": True}
@@ -569,8 +571,12 @@ class AudioTrainer(Trainer):
             self._resumed_from = None
 
     def gather_weights(self) -> dict[str, torch.Tensor]:
-        """The whole weights, also where processes hold shards; all processes must call it, the first one gets all."""
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+        """The whole weights, also where processes hold shards or 16 bits of them; all processes must call it, the first
+        one gets all."""
+        if self.is_deepspeed_enabled:
+            model = self.accelerator.unwrap_model(self.model_wrapped)
+            return updated_weights(model, self.accelerator.get_state_dict(self.model_wrapped))
+        if self.is_fsdp_enabled:
             return self.accelerator.get_state_dict(self.model_wrapped)
         return self.accelerator.unwrap_model(self.model, keep_torch_compile=False).state_dict()
 

@@ -15,6 +15,7 @@ import torch
 
 from hf_audioformer.recipes.accelerate_config import accelerate_configs
 from hf_audioformer.training.launch import check_launch, check_world_size, distributed_backend
+from hf_audioformer.training.trainer import trainer_arguments
 
 from ..warm_processes import exit_codes, start
 from . import world_launched
@@ -135,6 +136,24 @@ def test_deepspeed_with_use_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     assert check_launch() is False
     with pytest.raises(ValueError, match="asks for DeepSpeed and use_cpu is true"):
         check_launch(use_cpu=True)
+
+
+@pytest.mark.fault
+def test_deepspeed_in_half_precision_needs_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(ValueError, match=r"DeepSpeed in bf16 on a machine without a GPU.*--mixed_precision no"):
+        check_launch()
+
+
+@pytest.mark.unit
+def test_the_trainer_computes_in_the_precision_of_the_launch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """DeepSpeed refuses to train where the Trainer has another setting than the packaged configuration."""
+    settings = {"output_dir": str(tmp_path), "seed": 0, "use_cpu": True}
+    for launched, chosen, expected in (("no", {}, False), ("bf16", {}, True), ("bf16", {"bf16": False}, False)):
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
+        assert trainer_arguments({}, chosen, **settings).bf16 is expected
 
 
 @pytest.mark.unit

@@ -173,3 +173,12 @@ def test_the_final_folder_is_a_stock_checkpoint(tmp_path: Path) -> None:
     assert_equal_bits(weights_of(loaded), weights_of(trainer.model))
     saved = ASTLogMelFeatureExtractor.from_pretrained(tmp_path / "final")
     assert saved.to_dict() == extractor.to_dict()
+
+
+@pytest.mark.reference
+def test_weights_that_are_more_precise_than_the_network_stay_so(tmp_path: Path) -> None:
+    """DeepSpeed trains a network in bfloat16, of which the optimizer holds the weights in float32."""
+    model = make_model()
+    precise = weights_of(model)
+    save_final(model.bfloat16(), ASTLogMelFeatureExtractor(num_mel_bins=8, max_length=16), tmp_path, precise)
+    assert_equal_bits(weights_of(ASTForAudioClassification.from_pretrained(tmp_path)), precise)

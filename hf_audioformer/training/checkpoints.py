@@ -102,7 +102,7 @@ def save_final(
 
 
 def _tell_dtype(model: "PreTrainedModel", weights: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Corrects a saved configuration, which tells what the model computes in, where its weights are more precise."""
+    """Writes the dtype of the saved weights into a configuration that was saved with the model's."""
     dtype = next(weight.dtype for weight in weights.values() if weight.is_floating_point())
     if dtype != model.dtype:
         config = copy(model.config)

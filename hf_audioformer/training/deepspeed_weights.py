@@ -10,7 +10,7 @@ __all__ = ["updated_weights"]
 def updated_weights(model: torch.nn.Module, gathered: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
     """What was gathered of a model under DeepSpeed (ZeRO 1 to 3), in float32, as the optimizer holds it.
 
-    All processes must call it; those that gathered nothing get nothing of use.
+    All processes must call it; only the first one gets the whole of it.
     """
     from deepspeed.utils import safe_get_full_fp32_param
 

@@ -27,6 +27,8 @@ __all__ = [
     "wrap_layers",
 ]
 
+MIXED_PRECISIONS = ("bf16", "fp16")
+
 
 def check_launch(expected_world_size: int | None = None, *, use_cpu: bool | None = None) -> bool:
     """The `use_cpu` to give to `TrainingArguments`, after a look at how this process was launched.
@@ -51,10 +53,10 @@ def check_launch(expected_world_size: int | None = None, *, use_cpu: bool | None
                 "this launch asks for DeepSpeed and use_cpu is true, with which Accelerate would train by DDP instead. "
                 "Leave use_cpu out"
             )
-        if without_accelerator and (precision := launched_precision()):
+        if without_accelerator and (precision := _mixed_precision()):
             raise ValueError(
-                f"this launch asks for DeepSpeed in {', '.join(precision)} on a machine without a GPU, where it trains "
-                "in float32. Launch with --mixed_precision no"
+                f"this launch asks for DeepSpeed in {precision} without a GPU, where it trains in float32; "
+                "give it --mixed_precision no"
             )
         use_cpu = False
     if launched == 1 and _is_lone_accelerate_process():
@@ -80,10 +82,22 @@ def distributed_backend() -> str | None:
     return "gloo" if _is_requested("DEEPSPEED") and not torch.accelerator.is_available() else None
 
 
-def launched_precision() -> dict[str, bool]:
-    """The Trainer's setting for the precision that `accelerate launch` asks for; with DeepSpeed both must agree."""
-    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-    return {precision: True} if precision in ("bf16", "fp16") else {}
+def launched_precision(training: Mapping[str, Any]) -> dict[str, bool]:
+    """The Trainer's setting for the mixed precision that `accelerate launch` asks for, unless `training` has another;
+    with DeepSpeed both must agree.
+
+    Raises:
+        ValueError: `training` turns off what the launch asks for, which Accelerate would turn on.
+    """
+    precision = _mixed_precision()
+    if precision is None or any(training.get(other) for other in MIXED_PRECISIONS):
+        return {}
+    if training.get(precision) is False:
+        raise ValueError(
+            f"training.{precision} is false, and the launch asks for {precision}. Leave the setting out, or launch "
+            "with --mixed_precision no"
+        )
+    return {precision: True}
 
 
 def join_processes(use_cpu: bool, training: Mapping[str, Any]) -> PartialState:
@@ -93,6 +107,8 @@ def join_processes(use_cpu: bool, training: Mapping[str, Any]) -> PartialState:
     """
     backend = distributed_backend()
     seconds = training.get("ddp_timeout", TrainingArguments.ddp_timeout)
+    if not (isinstance(seconds, (int, float)) and seconds > 0):
+        raise ValueError(f"training.ddp_timeout is {seconds!r}; it must be a number of seconds above 0")
     return PartialState(cpu=use_cpu, timeout=timedelta(seconds=seconds), **({"backend": backend} if backend else {}))
 
 
@@ -128,6 +144,11 @@ def _launched_world_size() -> int:
 
 def _is_requested(engine: str) -> bool:
     return os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true"
+
+
+def _mixed_precision() -> str | None:
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION")
+    return precision if precision in MIXED_PRECISIONS else None
 
 
 def _is_lone_accelerate_process() -> bool:

@@ -1,13 +1,14 @@
 """Data loaders whose workers change nothing outside them, and outlive a signal that the training outlives."""
 
+import multiprocessing
 import os
 import signal
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from copy import copy
 from functools import partial
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from types import FrameType
-from typing import Any
 
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader
@@ -27,9 +28,9 @@ def with_own_workers(loader: DataLoader, is_training: Tensor) -> DataLoader:
     base.generator = Generator()
     if getattr(base.worker_init_fn, "func", None) is not _start_worker:
         base.worker_init_fn = partial(_start_worker, base.worker_init_fn, is_training)
-        # A weak reference: a cycle would leave the workers to the garbage collection.
-        start = partial(_start_workers, type(base)._get_iterator, weakref.ref(base))
-        base._get_iterator = start  # type: ignore[method-assign]
+        forks = multiprocessing.get_context().get_start_method() == "fork"
+        if base.num_workers > 0 and base.multiprocessing_context is None and forks:
+            base.multiprocessing_context = _forking_context()
     return loader
 
 
@@ -45,23 +46,20 @@ def end_workers(loader: DataLoader) -> None:
         iterator._shutdown_workers()
 
 
-@contextmanager
-def _sigterm_waits() -> Iterator[None]:
-    """Blocks SIGTERM in this thread, and in processes that it starts, where the platform can."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
+def _forking_context() -> BaseContext:
+    """Forks workers that SIGTERM does not reach until `_start_worker` runs in them; PyTorch's own handler, which they
+    have until then, would end them. Where workers are not forked, as on macOS, they start unprotected."""
+    context = copy(multiprocessing.get_context("fork"))
+    context.Process = type("Worker", (context.Process,), {"start": _start_blocked})  # type: ignore[misc]
+    return context
+
+
+def _start_blocked(process: BaseProcess) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     try:
-        yield
+        super(type(process), process).start()  # type: ignore[misc]
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_workers(start: Callable[[Any], Any], loader: weakref.ref[DataLoader]) -> Any:
-    """Keeps SIGTERM from the workers until `_start_worker` runs in them: PyTorch has it end them for a while before."""
-    with _sigterm_waits():
-        return start(loader())
 
 
 def _start_worker(then: Callable[[int], None] | None, is_training: Tensor, worker: int) -> None:

@@ -1,5 +1,6 @@
 """The one Trainer of all recipes: Transformers' own, with what it gets wrong for audio set right."""
 
+import logging
 import math
 import time
 import traceback
@@ -48,6 +49,8 @@ from .sampling import WholeStepSampler
 from .unrounded_scores import score_unrounded
 
 __all__ = ["AudioTrainer", "Objective", "trainer_arguments"]
+
+logger = logging.getLogger(__name__)
 
 # A model and a batch to the mean loss, the model's outputs, and parts of the loss by name.
 Objective = Callable[[torch.nn.Module, dict[str, Any]], tuple[torch.Tensor, Any, dict[str, torch.Tensor]]]
@@ -112,7 +115,7 @@ def trainer_arguments(
         raise ValueError(f"seed is {seed}; it must be at least 0 and below 2 ** 32")
     # Every weight of our models takes part in every step, so that DDP need not look for ones that do not.
     defaults = {"ddp_find_unused_parameters": False, "ddp_backend": distributed_backend(), **defaults}
-    defaults |= launched_precision()
+    defaults |= launched_precision(chosen)
     # Without a name, trackio opens a second run for the test; without the other, its Spaces would be public.
     run_name = f"{Path(output_dir).absolute().name} {datetime.now():%Y-%m-%d %H:%M:%S}"
     defaults |= {"run_name": run_name, "hub_private_repo": True}
@@ -216,8 +219,9 @@ class AudioTrainer(Trainer):
         if isinstance(model, ASTForAudioClassification):
             # Its loss of several labels ignores the count of items by which the Trainer would have it divide.
             self.model_accepts_loss_kwargs = False
-        if isinstance(head := getattr(model, "classifier", None), torch.nn.Module):
-            score_unrounded(head)
+        for head in (getattr(model, name, None) for name in ("classifier", "projection")):
+            if isinstance(head, torch.nn.Module):
+                score_unrounded(head)
         self.eval_collator = eval_collator or self.data_collator
         self.objective: Objective | None = objective
         if objective is not None:
@@ -238,6 +242,8 @@ class AudioTrainer(Trainer):
         self.add_callback(_Resume(self))
         if has_lora(model):
             self._refuse_sharing("adaptation.kind is 'lora'")
+        if self.is_deepspeed_enabled and not all(weight.requires_grad for weight in model.parameters()):
+            self._refuse_sharing("some weights do not learn")
         self.average = self._make_average(averaging or AveragingArguments())
         self.averaging_result: AveragingResult | None = None
         if self.average is not None:
@@ -539,14 +545,15 @@ class AudioTrainer(Trainer):
             )
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
-        """No epoch is left for a training that patience had ended, which the Trainer's callbacks forget, or that was
-        done within an epoch, of which the Trainer would take one more step; and a best checkpoint moves with its
-        folder."""
+        """Leaves no epoch to a training that was ended by patience, or by `max_steps` within an epoch; the Trainer
+        would go on. Takes the best checkpoint from where the folder is now."""
         with quiet_transformers():
             epochs, steps = super()._init_training_state(*args, **kwargs)
-        best = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
-        if self.state.best_model_checkpoint is None and best.is_dir():
-            self.state.best_model_checkpoint = str(best)
+        if self.state.best_global_step:
+            best = Path(str(self.args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+            self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+            if self.args.load_best_model_at_end and not best.is_dir():
+                logger.warning("the best checkpoint so far, %s, is missing; a later one will be taken for it", best)
         stoppers = [each for each in self.callback_handler.callbacks if isinstance(each, EarlyStoppingCallback)]
         has_ended = any(each.early_stopping_patience_counter >= each.early_stopping_patience for each in stoppers)
         if has_ended or self.state.global_step >= self.state.max_steps:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hf_audioformer.recipes.accelerate_config import accelerate_configs
-from hf_audioformer.training.launch import check_launch, check_world_size, distributed_backend
+from hf_audioformer.training.launch import check_launch, check_world_size, distributed_backend, join_processes
 from hf_audioformer.training.trainer import trainer_arguments
 
 from ..warm_processes import exit_codes, start
@@ -143,7 +143,7 @@ def test_deepspeed_in_half_precision_needs_an_accelerator(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    with pytest.raises(ValueError, match=r"DeepSpeed in bf16 on a machine without a GPU.*--mixed_precision no"):
+    with pytest.raises(ValueError, match=r"DeepSpeed in bf16 without a GPU.*--mixed_precision no"):
         check_launch()
 
 
@@ -151,9 +151,18 @@ def test_deepspeed_in_half_precision_needs_an_accelerator(monkeypatch: pytest.Mo
 def test_the_trainer_computes_in_the_precision_of_the_launch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """DeepSpeed refuses to train where the Trainer has another setting than the packaged configuration."""
     settings = {"output_dir": str(tmp_path), "seed": 0, "use_cpu": True}
-    for launched, chosen, expected in (("no", {}, False), ("bf16", {}, True), ("bf16", {"bf16": False}, False)):
+    for launched, chosen, expected in (("no", {}, "no"), ("bf16", {}, "bf16"), ("fp16", {"bf16": True}, "bf16")):
         monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", launched)
-        assert trainer_arguments({}, chosen, **settings).bf16 is expected
+        assert trainer_arguments({}, chosen, **settings).mixed_precision == expected
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(ValueError, match=r"training.bf16 is false, and the launch asks for bf16\. Leave"):
+        trainer_arguments({}, {"bf16": False}, **settings)
+
+
+@pytest.mark.fault
+def test_a_timeout_that_is_no_number_is_named() -> None:
+    with pytest.raises(ValueError, match=r"training.ddp_timeout is '1h'; it must be a number of seconds above 0"):
+        join_processes(True, {"ddp_timeout": "1h"})
 
 
 @pytest.mark.unit

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from accelerate import skip_first_batches
 from torch.utils.data import DataLoader
 
 from hf_audioformer.training.loaders import with_own_workers
@@ -48,9 +49,10 @@ def test_workers_live_through_sigterm_while_they_start(monkeypatch: pytest.Monke
         return seed(number)
 
     monkeypatch.setattr(torch, "manual_seed", seed_and_signal)
-    loader = DataLoader(range(2), num_workers=1, multiprocessing_context="fork")
+    loader = DataLoader(range(3), num_workers=1)
     with_own_workers(loader, torch.ones((), dtype=torch.bool).share_memory_())
-    assert [int(number) for number in loader] == [0, 1]
+    assert [int(number) for number in loader] == [0, 1, 2]
+    assert [int(number) for number in skip_first_batches(loader, 1)] == [1, 2]
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
 

@@ -4,6 +4,7 @@ Source of the trap: a stock AST is saved by other names than those that its weig
 Trainer loads such a checkpoint without the layers, with a warning (huggingface/transformers issues 43701 and 48805).
 """
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,9 @@ def test_a_run_that_was_done_within_an_epoch_takes_no_more_steps(tmp_path: Path)
 
 
 @pytest.mark.invariant
-def test_the_best_checkpoint_is_found_where_the_folder_was_moved_to(tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_found_where_the_folder_was_moved_to(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """The run is broken when nothing is left but to take the best of its checkpoints, that of the first epoch."""
     chosen = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
     chosen |= {"metric_for_best_model": "score"}
@@ -93,11 +96,18 @@ def test_the_best_checkpoint_is_found_where_the_folder_was_moved_to(tmp_path: Pa
     with pytest.raises(KeyboardInterrupt):
         broken.train()
     (tmp_path / "here").rename(tmp_path / "there")
+    shutil.copytree(tmp_path / "there", tmp_path / "without")
+    shutil.rmtree(tmp_path / "without" / "checkpoint-3")
     resumed = make_trainer(tmp_path / "there", make_model(seed=1), chosen=chosen, **parts)
     resumed.train(resume_from_checkpoint=newest_complete_checkpoint(tmp_path / "there"))
     best = make_model(seed=1)
     best.load_state_dict(ASTForAudioClassification.from_pretrained(tmp_path / "there" / "checkpoint-3").state_dict())
     assert_equal_bits(weights_of(resumed.model), weights_of(best))
+    assert not caplog.text
+
+    bereft = make_trainer(tmp_path / "without", make_model(seed=1), chosen=chosen, **parts)
+    bereft.train(resume_from_checkpoint=newest_complete_checkpoint(tmp_path / "without"))
+    assert "checkpoint-3, is missing; a later one will be taken for it" in caplog.text
 
 
 @pytest.mark.unit

@@ -149,8 +149,6 @@ def test_the_checkpoint_is_of_the_running_step_and_the_epoch_is_evaluated_first(
     assert signal.getsignal(signal.SIGTERM) is before
     assert stopped.tb, "what catches the error holds its frames, which could hold workers"
     assert {*multiprocessing.active_children()} <= children
-        "what caught the error holds its frames, and these hold workers"
-    )
     assert newest_complete_checkpoint(tmp_path) == str(tmp_path / f"checkpoint-{step}")
     log = json.loads((tmp_path / f"checkpoint-{step}" / "trainer_state.json").read_text())["log_history"]
     assert [entry["epoch"] for entry in log if "eval_loss" in entry] == [epoch + 1.0 for epoch in range(step // 5)]

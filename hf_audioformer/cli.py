@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         import_module(COMMANDS[name].module).main(rest)
         _leave_process_group()
     except KeyboardInterrupt as interrupt:
-        return _explain(interrupt, str(interrupt) or "interrupted; run the same command again to go on", 130)
+        return _explain(interrupt, str(interrupt) or "interrupted", 130)
     except (ValueError, ImportError, OSError) as error:
         if not _is_users(error):
             raise

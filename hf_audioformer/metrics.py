@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+from tqdm.auto import tqdm
 
 __all__ = [
     "class_probabilities",
@@ -106,8 +107,10 @@ def confidence_intervals(
     """
     names = metrics_of(logits, labels)
     random = np.random.default_rng(seed)
-    draws = [_draw_again(random, labels) for _ in range(resamples)]
-    return intervals_of_draws([metrics_of(logits[draw], labels[draw]) for draw in draws], names, level)
+    needs_label = labels.ndim == 2 and metrics_of is classification_metrics
+    draws = [_draw_again(random, labels, needs_label=needs_label) for _ in range(resamples)]
+    bar = tqdm(draws, desc="intervals", unit="draw", delay=2, leave=False, dynamic_ncols=True)
+    return intervals_of_draws([metrics_of(logits[draw], labels[draw]) for draw in bar], names, level)
 
 
 def intervals_of_draws(
@@ -120,11 +123,11 @@ def intervals_of_draws(
     return {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
 
 
-def _draw_again(random: np.random.Generator, labels: np.ndarray) -> np.ndarray:
-    """As many clips as there are, with replacement; several-label ones until one has a label."""
+def _draw_again(random: np.random.Generator, labels: np.ndarray, *, needs_label: bool) -> np.ndarray:
+    """As many clips as there are, with replacement; if it `needs_label`, until a clip has one."""
     while True:
         draw = random.integers(len(labels), size=len(labels))
-        if labels.ndim == 1 or labels[draw].any():
+        if not needs_label or labels[draw].any():
             return draw
 
 

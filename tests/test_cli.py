@@ -81,7 +81,7 @@ def test_a_bug_keeps_its_stack_trace(line: str, error: type[Exception], command)
 @pytest.mark.cli
 @pytest.mark.parametrize(
     ("raised", "line"),
-    [("KeyboardInterrupt", "run the same command again"), ("KeyboardInterrupt('step 3 saved')", "step 3 saved")],
+    [("KeyboardInterrupt", "hf-audioformer: interrupted"), ("KeyboardInterrupt('step 3 saved')", "step 3 saved")],
 )
 def test_ctrl_c_is_one_line(raised: str, line: str, command, capsys: pytest.CaptureFixture[str]) -> None:
     command(f"raise {raised}")

@@ -262,6 +262,13 @@ def test_unknown_targets_are_left_out_of_each_output() -> None:
 
 
 @pytest.mark.unit
+def test_numbers_that_are_all_zero_have_intervals() -> None:
+    zeros = np.zeros((4, 1), dtype=np.float32)
+    intervals = confidence_intervals(zeros + 1, zeros, resamples=3, metrics_of=regression_metrics)
+    assert intervals["mae"] == (1.0, 1.0)
+
+
+@pytest.mark.unit
 @pytest.mark.filterwarnings("error")
 def test_classes_positive_everywhere_have_no_auc() -> None:
     metrics = classification_metrics(np.array([[1.0], [2.0]]), np.array([[1], [1]]))

@@ -10,7 +10,7 @@ import difflib
 import logging
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 # What is the same for the clips at some indices, in words; empty if nothing is.
 SameIn = Callable[[Sequence[int]], str]
+Strata = Callable[[], np.ndarray]
 
 SplitKind = Literal["column", "folds", "drawn_folds", "fraction"]
 
@@ -165,13 +166,13 @@ def make_splits(clips: ClipTable, arguments: SplitArguments, *, must_vary: bool 
         ValueError: a column or value that does not exist, a part that is empty or does not vary, a group on two
             sides.
     """
-    targets = _strata(clips)
+    strata = cache(partial(_strata, clips))  # clips x classes, which only draws need
     groups = _groups(clips, arguments.group_column)
     _warn_of_own_split(clips, arguments)
     same: SameIn = partial(_same_in, clips.targets(), clips.target_columns) if must_vary else lambda indices: ""
     splits = [
-        _with_validation(split, targets, groups, arguments, same)
-        for split in _train_and_test(clips, targets, groups, arguments)
+        _with_validation(split, strata, groups, arguments, same)
+        for split in _train_and_test(clips, strata, groups, arguments)
     ]
     for split in splits:
         _check(split, groups, arguments, same)
@@ -197,14 +198,12 @@ def _strata(clips: ClipTable) -> np.ndarray:
     return targets if clips.multi_label else np.eye(len(clips.label_names))[targets]
 
 
-def _train_and_test(
-    clips: ClipTable, targets: np.ndarray, groups: np.ndarray, arguments: SplitArguments
-) -> Iterator[Split]:
+def _train_and_test(clips: ClipTable, strata: Strata, groups: np.ndarray, arguments: SplitArguments) -> Iterator[Split]:
     column = arguments.column or ""  # both kinds that use it have it
     if arguments.kind == "column":
         yield _named_parts(column, _text_column(clips, column, may_be_blank=True), arguments)
     elif arguments.kind == "fraction":
-        test = _draw(targets, groups, arguments.test_fraction, arguments.seed)
+        test = _draw(strata(), groups, arguments.test_fraction, arguments.seed)
         yield Split("fraction", _where(~test), [], _where(test))
     elif arguments.kind == "folds":
         values = _text_column(clips, column)
@@ -214,7 +213,7 @@ def _train_and_test(
             test = values == value
             yield Split(f"{column}_{value}", _where(~test & ~np.isin(values, left_out)), [], _where(test))
     else:
-        folds = _deal(targets, groups, arguments.num_folds, arguments.seed)
+        folds = _deal(strata(), groups, arguments.num_folds, arguments.seed)
         for name in _chosen([str(fold + 1) for fold in range(arguments.num_folds)], arguments.run_folds):
             test = folds == int(name) - 1
             yield Split(f"fold_{name}", _where(~test), [], _where(test))
@@ -240,13 +239,13 @@ def _named_parts(column: str, values: np.ndarray, arguments: SplitArguments) -> 
 
 
 def _with_validation(
-    split: Split, targets: np.ndarray, groups: np.ndarray, arguments: SplitArguments, same: SameIn
+    split: Split, strata: Strata, groups: np.ndarray, arguments: SplitArguments, same: SameIn
 ) -> Split:
     if split.validation or arguments.validation_fraction == 0 or not split.train:
         return split
     train = np.asarray(split.train)
-    held_out = _draw(targets[train], groups[train], arguments.validation_fraction, arguments.seed)
-    if same(train[held_out].tolist()):
+    held_out = _draw(strata()[train], groups[train], arguments.validation_fraction, arguments.seed)
+    if held_out.all() or same(train[held_out].tolist()):
         logger.warning(
             "%s: %d training clips are too few to cut validation clips from; the last epoch is kept",
             split.name,

@@ -79,21 +79,28 @@ def read_embeddings(path: Path) -> StoredEmbeddings:
 def _safetensors_writer(path: Path, settings: str, frames: bool) -> Iterator[Write]:
     from safetensors.numpy import save_file
 
-    clips: list[tuple[str, ClipEmbedding]] = []
+    names: list[str] = []
+    vectors: list[np.ndarray] = []
+    seconds: list[float] = []
+    of_frames: list[tuple[np.ndarray, np.ndarray]] = []  # left empty unless asked for: thousands of times as large
+
+    def write(name: str, embedding: ClipEmbedding) -> None:
+        names.append(name)
+        vectors.append(embedding.vector)
+        seconds.append(embedding.seconds)
+        if frames:
+            of_frames.append((embedding.frames, embedding.frame_starts))
+
     try:
-        yield lambda name, embedding: clips.append((name, embedding))
+        yield write
     finally:
-        found = [embedding for _, embedding in clips]
-        tensors = {
-            "embeddings": np.array([embedding.vector for embedding in found], dtype=np.float32),
-            "seconds": np.array([embedding.seconds for embedding in found]),
-        }
-        if frames and found:
-            tensors["frames"] = np.concatenate([embedding.frames for embedding in found])
-            tensors["frame_starts"] = np.concatenate([embedding.frame_starts for embedding in found])
-            tensors["frame_counts"] = np.array([len(embedding.frames) for embedding in found])
-        files = json.dumps([name for name, _ in clips], ensure_ascii=False)
-        save_file(tensors, path, metadata={"files": files, "settings": settings})
+        tensors = {"embeddings": np.array(vectors, dtype=np.float32), "seconds": np.array(seconds)}
+        if of_frames:
+            tensors["frames"] = np.concatenate([of_clip for of_clip, _ in of_frames])
+            tensors["frame_starts"] = np.concatenate([starts for _, starts in of_frames])
+            tensors["frame_counts"] = np.array([len(of_clip) for of_clip, _ in of_frames])
+        metadata = {"files": json.dumps(names, ensure_ascii=False), "settings": settings}
+        save_file(tensors, path, metadata=metadata)
 
 
 @contextmanager

@@ -54,14 +54,22 @@ def choose_device(name: str | None) -> torch.device:
     """The device of that name; if none is named the accelerator, or the CPU where there is none.
 
     Raises:
-        ValueError: No device is named so.
+        ValueError: No device is named so, or there is none of that name here.
     """
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if not name:
+        return accelerator or torch.device("cpu")
     try:
-        named = torch.device(name) if name else None
+        named = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"device is {name}; allowed are cpu, cuda, cuda:1, mps, ...") from error
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return named or accelerator or torch.device("cpu")
+    count = 1 if named.type == "cpu" else 0
+    if accelerator is not None and accelerator.type == named.type:
+        count = torch.accelerator.device_count()
+    if (named.index or 0) >= count:
+        here = "cpu" if accelerator is None else f"cpu and {torch.accelerator.device_count()} of {accelerator.type}"
+        raise ValueError(f"device is {name}, which PyTorch does not find here; there is {here}")
+    return named
 
 
 def load_any_extractor(source: str, device: torch.device) -> Any:

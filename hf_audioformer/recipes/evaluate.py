@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import ASTConfig, ASTForAudioClassification, PreTrainedModel
 
-from .. import AudioFormerConfig, AudioFormerFeatureExtractor
+from .. import AudioFormerConfig, AudioFormerFeatureExtractor, AudioFormerSignalFeatureExtractor
 from ..audio.ast_features import ASTLogMelFeatureExtractor
 from ..checkpoint_config import read_config
 from ..codes.encoding import check_bad_share
@@ -27,12 +27,12 @@ from ..data.spectrogram_collator import SpectrogramCollator
 from ..data.spectrogram_dataset import SpectrogramDataset
 from ..data.waveform_cache import WaveformCache
 from ..data.windows import WindowedDataset, check_overlap, mean_scores
+from ..inference.front_end import FrontEnd
 from ..inference.loading import DESCRIBED, Output, choose_device, load_classifier, output_of
 from ..metrics import class_probabilities
 from ..models.ast.lean_ast import make_lean
 from ..models.ast.positions_ast import longest_step
 from ..models.ast.tokens_ast import keep_tokens
-from ..models.audioformer.waveform_audioformer import resample
 from ..training.arguments import parse_config
 from ..training.curve_task import CurveRegression
 from ..training.event_task import EventDetection
@@ -41,14 +41,15 @@ from ..training.moment_task import MomentTask
 from ..training.tasks import CLASSIFICATION, Regression, Task
 from ..training.verification_task import Verification
 from ..verification import trials_of
-from .evaluation_report import METRICS_FILE, ScoredClips, measure, summary, write_report
-from .inputs import OtherTargets, ReadingArguments, SubsetArguments, read, subset
+from .evaluation_report import METRICS_FILE, ScoredClips, measure, summary, write_report, write_tables
+from .inputs import OtherTargets, ReadingArguments, SubsetArguments, interruption_says, read, subset
 
 __all__ = ["EvaluateArguments", "main", "run"]
 
 logger = logging.getLogger(__name__)
 
-Batch = tuple[list[int], dict[str, Tensor]]
+FeatureBatch = dict[str, Tensor]
+Batch = tuple[list[int], FeatureBatch]
 # What is kept of a model's outputs for a batch, an array for each clip.
 Taken = Callable[[Any, Mapping[str, Tensor]], Sequence[np.ndarray]]
 
@@ -63,7 +64,10 @@ class EvaluationClips(ReadingArguments, OtherTargets):
     )
     window_overlap: float = field(
         default=0.5,
-        metadata={"help": "clips longer than an AST reads are classified in windows that share this much, in [0, 1)"},
+        metadata={
+            "help": "clips longer than an AST or another model of Transformers reads at once (30 s if it says nothing) "
+            "are classified in windows that share this much, in [0, 1)"
+        },
     )
     ignore_padding: bool = field(
         default=False, metadata={"help": "leave out the padding of shorter clips, for an AST trained so"}
@@ -131,10 +135,13 @@ def run(arguments: EvaluateArguments) -> dict[str, Any]:
     sources = [arguments.model] if isinstance(arguments.model, str) else arguments.model
     task, scored, clips = measured_clips(sources, arguments)
     left_out = set(clips.ids).difference(scored.ids)
+    write_tables(folder, scored, task)
+    with interruption_says(lambda: f"interrupted; all predictions are in {folder}, but no metrics with intervals"):
+        measured = measure(scored, resamples=arguments.resamples, seed=arguments.seed, task=task)
     report = {
         "model": arguments.model,
         "source": arguments.data.source,
-        **measure(scored, resamples=arguments.resamples, seed=arguments.seed, task=task),
+        **measured,
         "clips_skipped": [clip_id for clip_id in clips.ids if clip_id in left_out],
         "settings": asdict(arguments),
     }
@@ -196,12 +203,15 @@ def _check_kinds(data: EvaluationClips, kinds: set[str]) -> None:
     """Raises a ValueError for a setting that none of the models, of these types, has a use for."""
     for name, of, described in (
         ("max_length_seconds", AudioFormerConfig, "an AudioFormer"),
-        ("window_overlap", ASTConfig, "an AST"),
         ("ignore_padding", ASTConfig, "an AST"),
     ):
         value = getattr(data, name)
         if value != getattr(EvaluationClips, name) and of.model_type not in kinds:
             raise ValueError(f"data.{name} is {value}, which is for {described}, and model is none; leave it out")
+    if data.window_overlap != EvaluationClips.window_overlap and kinds == {AudioFormerConfig.model_type}:
+        raise ValueError(
+            f"data.window_overlap is {data.window_overlap}, and an AudioFormer hears clips as a whole; leave it out"
+        )
 
 
 def _along_time(clips: ClipTable, source: str, arguments: EvaluateArguments) -> tuple[Task, ScoredClips]:
@@ -335,9 +345,8 @@ def classify(
         return _classify_windows(clips, model, extractor, arguments)
     if isinstance(extractor, AudioFormerFeatureExtractor):
         batches = _code_batches(clips, model, extractor, arguments)
-    else:
-        batches = _feature_batches(clips, extractor, arguments)
-    return _logits(batches, model, len(clips), taken)
+        return _logits(batches, model, len(clips), taken)
+    return _classify_features(clips, model, extractor, arguments, taken)
 
 
 def _logits(
@@ -392,33 +401,58 @@ def _code_batches(
     )
 
 
-def _feature_batches(clips: ClipTable, extractor: Any, arguments: EvaluateArguments) -> Iterator[Batch]:
-    """What another model's extractor makes of each clip alone; only clips of one shape share a batch, since not every
-    model leaves padding out."""
+def _classify_features(
+    clips: ClipTable, model: PreTrainedModel, extractor: Any, arguments: EvaluateArguments, taken: Taken
+) -> dict[int, np.ndarray]:
+    """As `classify`, by a model that reads what its extractor makes of waveforms: the mean of the logits of a clip's
+    windows. An AudioFormer hears clips as a whole, and so does a model of which something else than logits is taken."""
+    front_end = FrontEnd(model, extractor, overlap=arguments.data.window_overlap)
+    in_windows = taken is _logits_of and not isinstance(extractor, AudioFormerSignalFeatureExtractor)
+    of_windows: dict[int, list[np.ndarray]] = {}
     failures: dict[str, str] = {}
-    for chunk in _chunks(range(len(clips)), arguments.batch_size):
-        shapes: dict[tuple, list[tuple[int, dict[str, Tensor]]]] = {}
-        for index in chunk:
-            try:
-                features = _features(clips, index, extractor)
-            except (ValueError, OSError) as error:
-                reason = str(error) if clips.ids[index] in str(error) else f"{clips.ids[index]}: {error}"
-                if not arguments.data.skip_bad:
-                    raise ValueError(f"{reason} (--data.skip_bad true leaves such clips out)") from error
-                logger.warning("left out: %s", reason)
-                failures[clips.ids[index]] = reason
-                check_bad_share(failures, len(clips))
-                continue
-            shapes.setdefault(tuple(tensor.shape for tensor in features.values()), []).append((index, features))
-        for group in shapes.values():
-            indices = [index for index, _ in group]
-            yield indices, {name: torch.cat([features[name] for _, features in group]) for name in group[0][1]}
+    with tqdm(total=len(clips), desc="classify", unit="clip", dynamic_ncols=True) as bar:
+        for chunk in _chunks(range(len(clips)), arguments.batch_size):
+            batches: dict[int, list[FeatureBatch]] = {}
+            for index in chunk:
+                try:
+                    batches[index] = _features(clips, index, front_end, in_windows=in_windows)
+                except (ValueError, OSError) as error:
+                    reason = str(error) if clips.ids[index] in str(error) else f"{clips.ids[index]}: {error}"
+                    if not arguments.data.skip_bad:
+                        raise ValueError(f"{reason} (--data.skip_bad true leaves such clips out)") from error
+                    logger.warning("left out: %s", reason)
+                    failures[clips.ids[index]] = reason
+                    check_bad_share(failures, len(clips))
+            for indices, batch in _of_one_shape(batches, arguments.batch_size):
+                for index, scores in zip(indices, taken(model(**batch), batch), strict=True):
+                    of_windows.setdefault(index, []).append(scores)
+            bar.update(len(chunk))
+    return {index: scores[0] if len(scores) == 1 else np.mean(scores, axis=0) for index, scores in of_windows.items()}
 
 
-def _features(clips: ClipTable, index: int, extractor: Any) -> dict[str, Tensor]:
-    audio = clips.load(index)
-    waveform = resample(torch.from_numpy(audio["array"]), audio["sampling_rate"], extractor.sampling_rate)
-    return dict(extractor(waveform.numpy(), sampling_rate=extractor.sampling_rate, return_tensors="pt"))
+def _features(clips: ClipTable, index: int, front_end: FrontEnd, *, in_windows: bool) -> list[FeatureBatch]:
+    """What the model reads of a clip, in batches of windows of one shape.
+
+    Raises:
+        ValueError, OSError: The clip cannot be read, or is too short for the model.
+    """
+    waveform = front_end.waveform(clips.load(index))
+    windows = front_end.windows(len(waveform))
+    return [batch for _, batch in front_end.batches([waveform[each] for each in windows] if in_windows else [waveform])]
+
+
+def _of_one_shape(batches: Mapping[int, list[FeatureBatch]], size: int) -> Iterator[Batch]:
+    """The windows of several clips in batches of one shape and at most `size`, with the clip of each: not every model
+    leaves padding out."""
+    shapes: dict[tuple, list[tuple[int, FeatureBatch]]] = {}
+    for index, of_clip in batches.items():
+        for batch in of_clip:
+            shapes.setdefault(tuple(tensor.shape[1:] for tensor in batch.values()), []).append((index, batch))
+    for group in shapes.values():
+        clip_of_window = [index for index, batch in group for _ in next(iter(batch.values()))]
+        together = {name: torch.cat([batch[name] for _, batch in group]) for name in group[0][1]}
+        for chosen in _chunks(range(len(clip_of_window)), size):
+            yield [clip_of_window[place] for place in chosen], {name: rows[chosen] for name, rows in together.items()}
 
 
 def _chunks(indices: Sequence[int], size: int) -> Iterator[list[int]]:

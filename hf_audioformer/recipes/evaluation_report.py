@@ -9,7 +9,7 @@ from typing import Any
 from ..training.json_file import is_undefined, write_json
 from ..training.tasks import CLASSIFICATION, ScoredClips, Task
 
-__all__ = ["METRICS_FILE", "ScoredClips", "measure", "summary", "write_report"]
+__all__ = ["METRICS_FILE", "ScoredClips", "measure", "summary", "write_report", "write_tables"]
 
 METRICS_FILE = "metrics.json"
 
@@ -29,14 +29,19 @@ def measure(scored: ScoredClips, *, resamples: int, seed: int, task: Task = CLAS
     }
 
 
-def write_report(
-    folder: Path, report: Mapping[str, Any], scored: ScoredClips, about: str, task: Task = CLASSIFICATION
-) -> None:
-    """Writes tables and figures (with `about` under their titles), and last the report itself, so that its presence
-    tells of a whole evaluation."""
+def write_tables(folder: Path, scored: ScoredClips, task: Task = CLASSIFICATION) -> None:
+    """Writes what needs no intervals, which may take long: a table of the classes, and every prediction."""
     folder.mkdir(parents=True, exist_ok=True)
     _write_csv(folder / "per_class.csv", task.table(scored))
     _write_csv(folder / "predictions.csv", task.predictions(scored))
+
+
+def write_report(
+    folder: Path, report: Mapping[str, Any], scored: ScoredClips, about: str, task: Task = CLASSIFICATION
+) -> None:
+    """Writes figures (with `about` under their titles), and last the report itself, so that its presence tells of a
+    whole evaluation."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in task.figures(scored, about).items():
         figure.savefig(folder / name)
     write_json(folder / METRICS_FILE, report)

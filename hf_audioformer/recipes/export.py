@@ -97,7 +97,7 @@ def run(arguments: ExportArguments) -> dict[str, Any]:
     is_classifier = not isinstance(model, AudioFormerForMaskedLM)
     codec = _codec(extractor, arguments) if is_classifier else None
     folder.mkdir(parents=True, exist_ok=True)
-    for name in (REPORT_FILE, SETTINGS_FILE, PREDICT_FILE):
+    for name in (REPORT_FILE, SETTINGS_FILE, PREDICT_FILE, MODEL_FILE, INT8_FILE, CODEC_FILE, TORCH_FILE):
         (folder / name).unlink(missing_ok=True)
     file = folder / (MODEL_FILE if arguments.format == "onnx" else TORCH_FILE)
     with _quiet_exporters():

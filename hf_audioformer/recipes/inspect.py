@@ -79,7 +79,7 @@ def _with_lists(argv: Sequence[str]) -> list[str]:
         elif words:
             words[-1].append(word)
     listed = [
-        [option, json.dumps(values) if len(values) > 1 or option == "--models" else "".join(values)]
+        [option, json.dumps(values, ensure_ascii=False) if len(values) > 1 or option == "--models" else "".join(values)]
         if values
         else [option]
         for option, *values in words

@@ -27,7 +27,17 @@ from ..inference.loading import choose_device
 from ..models.audioformer.codec_audioformer import SUPPORTED_CODECS, AudioCodec
 from ..training.arguments import parse_config
 from ..training.console import quiet_transformers
-from .inputs import claim_folder, clip_bar, files_of, load_extractor, report_left_out, unique_names, with_names
+from .inputs import (
+    claim_folder,
+    clip_bar,
+    files_of,
+    interruption_says,
+    load_extractor,
+    report_left_out,
+    stopped_after,
+    unique_names,
+    with_names,
+)
 
 __all__ = ["ReconstructArguments", "main", "run", "write_wav"]
 
@@ -74,7 +84,8 @@ def run(arguments: ReconstructArguments) -> dict[int, float]:
     with (folder / TABLE_FILE).open("w", encoding="utf-8", newline="", buffering=1) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["file", "codebooks", "kbps", "log_mel_distance"])
-        with clip_bar("reconstruct", len(files)) as bar:
+        told = interruption_says(lambda: stopped_after(int(bar.n), len(files), [str(folder)]))
+        with clip_bar("reconstruct", len(files)) as bar, told:
             for name, stem in unique_names(files).items():
                 try:
                     found = _reconstruct(name, folder / stem, codec, counts, level)

@@ -320,9 +320,10 @@ class SplitTraining(ABC, Generic[Arguments]):
         )
 
     def _folder(self, split: Split) -> Path:
-        """`output_dir` itself for protocols with one split, a folder in it otherwise."""
+        """`output_dir` itself for protocols with one split, a folder in it otherwise, named by the split; slashes in
+        its name are escaped, lest the values of a column lead elsewhere."""
         single = self.arguments.split.kind in ("column", "fraction")
-        return Path(self.arguments.output_dir) / ("" if single else split.name)
+        return Path(self.arguments.output_dir) / ("" if single else split.name.replace("%", "%25").replace("/", "%2F"))
 
 
 def split_arguments(

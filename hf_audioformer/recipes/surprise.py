@@ -26,7 +26,16 @@ from ..inspection.surprise_plot import surprise_figure
 from ..models.audioformer.waveform_audioformer import resample
 from ..training.arguments import parse_config
 from .infill import load_masked_lm
-from .inputs import claim_folder, clip_bar, files_of, report_left_out, unique_names, with_names
+from .inputs import (
+    claim_folder,
+    clip_bar,
+    files_of,
+    interruption_says,
+    report_left_out,
+    stopped_after,
+    unique_names,
+    with_names,
+)
 
 __all__ = ["SurpriseArguments", "main", "run"]
 
@@ -86,7 +95,8 @@ def run(arguments: SurpriseArguments) -> None:
     with (folder / SUMMARY_FILE).open("w", encoding="utf-8", newline="", buffering=1) as file:
         summary = csv.writer(file, lineterminator="\n")
         summary.writerow(["file", "seconds", "surprise"])
-        with clip_bar("surprise", len(files)) as bar:
+        told = interruption_says(lambda: stopped_after(int(bar.n), len(files), [str(folder)]))
+        with clip_bar("surprise", len(files)) as bar, told:
             names = unique_names(files, taken=Path(SUMMARY_FILE).stem)
             for done, (name, stem) in enumerate(names.items(), start=1):
                 try:

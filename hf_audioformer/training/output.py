@@ -61,12 +61,21 @@ def prepare_output(output_dir: str, recipe: str, *, resume: bool, overwrite: boo
     state.wait_for_everyone()
     if state.is_main_process:
         if overwrite and folder.is_dir():
-            shutil.rmtree(folder)
+            _empty(folder)
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f"{RECIPE_FILE}.tmp"
         temporary.write_text(recipe, encoding="utf-8")
         os.replace(temporary, folder / RECIPE_FILE)
     state.wait_for_everyone()
+
+
+def _empty(folder: Path) -> None:
+    """Deletes what is in a folder; not itself, which may be a link or where a volume is mounted."""
+    for inside in folder.iterdir():
+        if inside.is_dir() and not inside.is_symlink():
+            shutil.rmtree(inside)
+        else:
+            inside.unlink()
 
 
 @contextmanager

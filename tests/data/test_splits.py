@@ -251,6 +251,14 @@ def number_table(numbers: Sequence[float], **columns: Sequence[Any]) -> ClipTabl
 
 
 @pytest.mark.unit
+def test_a_single_group_is_trained_on_without_validation(caplog: pytest.LogCaptureFixture) -> None:
+    clips = clip_table([0, 1] * 8, speaker=["a"] * 8 + ["b"] * 8)
+    arguments = SplitArguments(kind="folds", column="speaker", group_column="speaker")
+    for split in make_splits(clips, arguments):
+        assert (len(split.train), split.validation, len(split.test)) == (8, [], 8)
+    assert "too few to cut validation clips from" in caplog.text
+
+
 def test_parts_of_numbers_must_vary_and_may_all_lie_on_one_side_of_the_median() -> None:
     by_part = SplitArguments(kind="column", column="part", validation_fraction=0)
     part = ["train"] * 4 + ["test"] * 2

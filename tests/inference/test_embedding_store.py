@@ -1,5 +1,7 @@
 """Files of embeddings hold what was given to them, whatever ended the writing."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,19 @@ def test_vectors_come_back_after_an_interruption(suffix: str, frames: bool, tmp_
     assert stored.files == list(clips)
     assert stored.settings == settings
     np.testing.assert_array_equal(stored.vectors, np.stack([clip.vector for clip in clips.values()]))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("suffix", [".safetensors", ".parquet"])
+def test_frames_that_are_not_asked_for_are_not_kept(suffix: str, tmp_path: Path) -> None:
+    kept = []
+    with embedding_writer(tmp_path / f"e{suffix}", {}, frames=False) as write:
+        for name, embedding in embeddings(2).items():
+            kept.append(weakref.ref(embedding.frames))
+            write(name, embedding)
+        del embedding
+        gc.collect()
+        assert [frames() for frames in kept] == [None, None]
 
 
 @pytest.mark.unit

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from hf_audioformer import (
     read_clips,
 )
 from hf_audioformer.data.splits import SplitArguments
+from hf_audioformer.inference import AudioClassifier
 from hf_audioformer.metrics import classification_metrics
 from hf_audioformer.recipes import evaluate, finetune, finetune_ast
 from hf_audioformer.recipes.evaluate import EvaluateArguments, EvaluationClips
@@ -279,6 +281,36 @@ def test_other_models_of_transformers(make: Any, tone_folder: Path, tmp_path: Pa
     assert report["metrics"] == pytest.approx(classification_metrics(np.stack(logits), labels))
 
 
+@pytest.mark.reference
+def test_other_models_hear_all_of_a_long_clip_in_windows(
+    tone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `predict` does; every clip is longer than the window that is taken for granted here."""
+    monkeypatch.setattr("hf_audioformer.inference.front_end.DEFAULT_WINDOW_SECONDS", 0.15)
+    model, extractor = waveform_transformer()
+    model.save_pretrained(tmp_path / "model"), extractor.save_pretrained(tmp_path / "model")
+    asked = arguments(str(tmp_path / "model"), tone_folder, tmp_path / "out")
+    evaluate.run(replace(asked, data=replace(asked.data, window_overlap=0.3)))
+    classifier = AudioClassifier.from_pretrained(tmp_path / "model", overlap=0.3)
+    for row in read_csv(tmp_path / "out" / "predictions.csv"):
+        heard = classifier(tone_folder / row["id"])
+        assert len(heard.window_scores) > 1
+        assert float(row["best_probability"]) == pytest.approx(heard.top(1)[0]["score"], abs=1e-4)
+
+
+@pytest.mark.fault
+def test_a_clip_that_is_too_short_for_the_model_is_named_or_left_out(tone_folder: Path, tmp_path: Path) -> None:
+    model, extractor = waveform_transformer()
+    model.save_pretrained(tmp_path / "model"), extractor.save_pretrained(tmp_path / "model")
+    shutil.copytree(tone_folder, tmp_path / "clips")
+    soundfile.write(tmp_path / "clips" / "low" / "short.wav", np.full(44, 0.1, np.float32), SAMPLING_RATE)
+    asked = arguments(str(tmp_path / "model"), tmp_path / "clips", tmp_path / "out")
+    with pytest.raises(ValueError, match=r"^low/short\.wav: the clip has 44 samples at 16000 Hz; the model needs 45"):
+        evaluate.run(asked)
+    report = evaluate.run(replace(asked, data=replace(asked.data, skip_bad=True)))
+    assert report["clips_skipped"] == ["low/short.wav"]
+
+
 @pytest.mark.fault
 def test_bad_clips_are_named_or_left_out(single: str, tone_folder: Path, tmp_path: Path) -> None:
     for label in PITCHES_HZ:
@@ -315,7 +347,7 @@ def test_bad_clips_for_other_models(make: Any, tmp_path: Path) -> None:
     ("setting", "message"),
     [
         ({"ignore_padding": True}, "data.ignore_padding is True, which is for an AST, and model is none"),
-        ({"window_overlap": 0.0}, "data.window_overlap is 0.0, which is for an AST"),
+        ({"window_overlap": 0.0}, "data.window_overlap is 0.0, and an AudioFormer hears clips as a whole"),
         ({"max_length_seconds": 1.0}, "data.max_length_seconds is 1.0, which is for an AudioFormer"),
     ],
 )

@@ -1,6 +1,7 @@
 """An exported model says what torch says, and a clip gets the pipeline's labels without torch."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -205,6 +206,17 @@ def test_an_export_that_differs_from_torch_is_refused(classifier: str, exported:
     other._adapter.causal_encoder.quantizer.codebooks.neg_()
     with pytest.raises(ValueError, match="of the exported encoder's codes are the codec's; do not use it"):
         export._share_of_equal_codes(other, 2, exported / "codec_encoder.onnx")
+
+
+def test_overwriting_leaves_nothing_of_an_earlier_export(
+    classifier: str, exported: Path, tone_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(exported, tmp_path / "out")
+    (tmp_path / "out" / "model.pt2").touch()
+    assert (tmp_path / "out" / "model_int8.onnx").exists()
+    run(ExportArguments(classifier, str(tmp_path / "out"), codec=False, overwrite=True))
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert not left & {"model_int8.onnx", "model.pt2", "codec_encoder.onnx"}
 
 
 def test_what_cannot_be_exported_is_refused(classifier: str, exported: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,11 @@ from transformers import ASTConfig, ASTForAudioClassification, TrainerCallback
 
 from hf_audioformer import ASTLogMelFeatureExtractor, cli, read_clips
 from hf_audioformer.audio.spectrogram_augment import SpectrogramAugmentation
-from hf_audioformer.data.splits import SplitArguments, make_splits
+from hf_audioformer.data.splits import Split, SplitArguments, make_splits
 from hf_audioformer.models.ast.loading_ast import new_ast
 from hf_audioformer.recipes import finetune_ast
 from hf_audioformer.recipes.finetune_ast import FinetuneASTArguments, SpectrogramClips
+from hf_audioformer.recipes.split_training import SplitTraining
 from hf_audioformer.training.adaptation import AdaptationArguments
 from hf_audioformer.training.arguments import dump_config
 from hf_audioformer.training.ast_classifier import (
@@ -217,6 +219,17 @@ def test_a_fold_alone_is_read_at_the_length_of_all(
         config = Path(alone.output_dir) / f"fold_{fold}" / "config.json"
         lengths.append(json.loads(config.read_text())["max_length"])
     assert lengths[0] == lengths[1] >= soundfile.info(paths[-1]).duration * 100 - 3
+
+
+@pytest.mark.fault
+def test_values_of_a_column_lead_to_no_other_folder(arguments: FinetuneASTArguments) -> None:
+    folds = replace(arguments, split=SplitArguments(kind="folds", column="speaker"))
+    folders = [
+        SplitTraining._folder(SimpleNamespace(arguments=folds), Split(f"speaker_{value}", [0], [], [1]))
+        for value in ("a/../../b", "a%2F..%2F..%2Fb", "AC/DC")
+    ]
+    assert {folder.parent for folder in folders} == {Path(arguments.output_dir)}
+    assert len({*folders}) == 3
 
 
 def test_clips_of_another_source_are_learnt_from_and_not_tested(

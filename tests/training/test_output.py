@@ -35,6 +35,19 @@ def test_overwriting_empties_a_folder_that_was_made_here(tmp_path: Path) -> None
     assert [path.name for path in (tmp_path / "run").iterdir()] == [RECIPE_FILE]
 
 
+@pytest.mark.unit
+def test_overwriting_a_linked_folder_leaves_the_link_and_what_links_in_it_lead_to(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "kept.wav").touch()
+    prepare(tmp_path / "disk")
+    (tmp_path / "disk" / "clips").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    prepare(tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == [RECIPE_FILE]
+    assert (tmp_path / "elsewhere" / "kept.wav").exists()
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize("named", ["run", "run/model", "run/../run/model"])
 def test_what_is_to_be_read_is_not_deleted(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ from typing import TypedDict
 
 import numpy as np
 
+from .mp3_stream import decode_stream, sound_without_length
+
 __all__ = ["Audio", "load_audio"]
 
 # libsndfile's log of a wav, aiff or au whose header promises another number of bytes than the file holds.
@@ -64,9 +66,15 @@ def _decode(file: io.BytesIO | str, name: str, max_seconds: float | None) -> tup
 
     try:
         with soundfile.SoundFile(file) as sound:
-            _check_length(sound.frames / sound.samplerate, max_seconds, name)
-            samples = sound.read(dtype="float32", always_2d=True)
-            promised, log, rate = sound.frames, sound.extra_info, sound.samplerate
+            streamed = _streamed_mp3(file) if sound.format == "MP3" else None
+            if streamed is None:
+                _check_length(sound.frames / sound.samplerate, max_seconds, name)
+                samples, rate = sound.read(dtype="float32", always_2d=True), sound.samplerate
+                promised, log = sound.frames, sound.extra_info
+        if streamed is not None:
+            samples, rate = decode_stream(streamed)
+            _check_length(len(samples) / rate, max_seconds, name)
+            promised, log = 0, ""
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a path in .raw, taken for headerless audio
         raise ValueError(
             f"{name}: not readable as audio ({getattr(error, 'error_string', error)}) The file is damaged or of "
@@ -79,6 +87,11 @@ def _decode(file: io.BytesIO | str, name: str, max_seconds: float | None) -> tup
         first = int(np.flatnonzero(~np.isfinite(samples).all(axis=1))[0])
         raise ValueError(f"{name}: sample {first} is NaN or infinite; all samples must be finite. Replace the file.")
     return samples.mean(axis=1), rate
+
+
+def _streamed_mp3(file: io.BytesIO | str) -> bytes | None:
+    """The sound of an MP3 file that does not tell its length."""
+    return sound_without_length(file.getvalue() if isinstance(file, io.BytesIO) else Path(file).read_bytes())
 
 
 def _check_length(seconds: float, max_seconds: float | None, name: str) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from ..audio.fbank import HOP_SECONDS
 from ..event_metrics import Span, merged
 from ..models.audioformer.configuration_audioformer import AudioFormerConfig
 from .clip_names import ClipNames
@@ -21,9 +20,20 @@ from .collators import IGNORED_LABEL
 if TYPE_CHECKING:
     import datasets
 
-__all__ = ["AlongTime", "MomentCollator", "MomentDataset", "MomentGrid", "Spans", "add_spans", "spans_of_clips"]
+__all__ = [
+    "EVENT_COLUMNS",
+    "AlongTime",
+    "MomentCollator",
+    "MomentDataset",
+    "MomentGrid",
+    "Spans",
+    "add_spans",
+    "spans_of_clips",
+]
 
 COLUMNS = ("filename", "onset", "offset", "event_label")
+# What the rows of such a file become in a table of clips.
+EVENT_COLUMNS = ("event_labels", "event_onsets", "event_offsets")
 NO_LABEL = ("", "nan", "None")
 # How many times as long as a clip its times may be, and a second: labels are often rough, other units never so near.
 TIMES_TOO_LONG = 2
@@ -83,14 +93,13 @@ def spans_of_clips(clips: ClipTable) -> list[list[Span]]:
     Raises:
         ValueError: The clips have no onsets and offsets.
     """
-    names = ("event_labels", "event_onsets", "event_offsets")
-    if not set(names) <= {*clips.table.column_names}:
+    if not {*EVENT_COLUMNS} <= {*clips.table.column_names}:
         raise ValueError(
             "the clips have labels without onsets and offsets; name a csv with the columns "
             f"{', '.join(COLUMNS)} by data.events"
         )
     index_of = {name: index for index, name in enumerate(clips.label_names)}
-    of_clips = zip(*(clips.column(name) for name in names), strict=True)
+    of_clips = zip(*(clips.column(name) for name in EVENT_COLUMNS), strict=True)
     return [
         merged((index_of[label], onset, offset) for label, onset, offset in zip(*of_clip, strict=True))
         for of_clip in of_clips
@@ -170,9 +179,8 @@ class MomentGrid:
         longest = extractor.max_length_seconds
         if config.front_end == "codes":
             return cls(1 / extractor.frame_rate, boundaries=int(extractor.add_boundary_tokens), max_seconds=longest)
-        step = HOP_SECONDS if extractor.is_spectral else 1 / extractor.sampling_rate
         return cls(
-            config.input_stride * step,
+            config.input_stride / extractor.frame_rate,
             config.input_stride,
             max_seconds=longest,
             sampling_rate=extractor.sampling_rate,

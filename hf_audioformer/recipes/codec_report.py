@@ -99,10 +99,12 @@ def _mean_distance(codec: AudioCodec, clips: Sequence[Tensor], codes: Sequence[T
     return float(np.mean(distances))
 
 
-def _print_unseen(codec: AudioCodec, arguments: TrainCodecArguments, clips: Sequence[Tensor]) -> None:
+def _print_distances(
+    codec: AudioCodec, arguments: TrainCodecArguments, clips: Sequence[Tensor], *, are_unseen: bool
+) -> None:
     size, level = arguments.codebook_size, arguments.rms_level_dbfs
     seconds = sum(map(len, clips)) / arguments.sampling_rate
-    print(f"{len(clips)} clips never heard in training, {seconds:.0f} s")
+    print(f"{len(clips)} clips{' never heard in training' if are_unseen else ''}, {seconds:.0f} s")
     codes = [encode_clip(codec, clip) for clip in clips]
     for index, perplexity in enumerate(codebook_perplexities(codes, size)):
         print(f"codebook {index}: perplexity {perplexity:.0f} of {size}, {perplexity / size:.0%}")
@@ -130,7 +132,7 @@ def main(argv: list[str]) -> None:
         clips = load_waveforms(arguments.sources, arguments.hold_out, rate, level, only_held_out=True)
     else:
         clips = load_waveforms(options.sources, [], rate, level)
-    _print_unseen(codec, arguments, clips)
+    _print_distances(codec, arguments, clips, are_unseen=options.sources is None)
     if options.esc10:
         accuracies = bag_of_codes_folds(codec, level)
         each = ", ".join(f"fold {fold} {accuracy:.1%}" for fold, accuracy in accuracies.items())

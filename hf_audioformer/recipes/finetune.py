@@ -83,6 +83,10 @@ class FinetuneArguments(SplitTrainingArguments):
         for name, file in (("events", self.data.events), ("curves", self.data.curves)):
             if file is not None and self.model.head != "moments":
                 raise ValueError(f"data.{name} is {file}; it goes with model.head moments, found {self.model.head}")
+        for number, step in enumerate(self.steps, start=1):
+            if (given := step.given("alpha", "temperature")) and not self.mpc.companions:
+                raise ValueError(f"step {number} of steps has {', '.join(given)}, which needs mpc.companions")
+            replace(self.mpc, **given)  # raises what is out of range
 
 
 def main(argv: list[str]) -> None:

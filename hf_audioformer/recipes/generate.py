@@ -10,6 +10,7 @@ from codes, so all of it sounds as the codec does. A model can do what it was tr
 
 import csv
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,13 +95,15 @@ def run(arguments: GenerateArguments) -> list[Path]:
             f"model is {arguments.model}, which has no encoder, task {arguments.task} and guidance_scale "
             f"{arguments.guidance_scale}; it goes on from what it is given (continue), with nothing to be guided by"
         )
+    names = unique_names(files)
     claim_folder(folder, TABLE_FILE, overwrite=arguments.overwrite)
+    _check_targets(names, folder, overwrite=arguments.overwrite)
     written: list[Path] = []
     with (folder / TABLE_FILE).open("w", encoding="utf-8", newline="", buffering=1) as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["file", "task", "generated", "start", "end"])
         with clip_bar("generate", len(files)) as bar:
-            for name, stem in unique_names(files).items():
+            for name, stem in names.items():
                 target = folder / f"{stem}.wav"
                 try:
                     start, end = _generate(name, target, model, extractor, arguments)
@@ -116,6 +119,16 @@ def run(arguments: GenerateArguments) -> list[Path]:
             f"{len(files) - len(written)} of {len(files)} clips could not be generated from; they are named above"
         )
     return written
+
+
+def _check_targets(names: Mapping[str, str], folder: Path, *, overwrite: bool) -> None:
+    """Raises a FileExistsError if what is generated would replace one of the sources, or, without `overwrite`, any
+    file."""
+    sources = {Path(name).resolve() for name in names}
+    for name, stem in names.items():
+        target = folder / f"{stem}.wav"
+        if target.resolve() in sources or (target.exists() and not overwrite):
+            raise FileExistsError(f"{target} is there already, and {name} would replace it; name another --output_dir")
 
 
 def load_generator(source: str, device: str | None) -> tuple[AudioFormerGenerativeModel, AudioFormerFeatureExtractor]:

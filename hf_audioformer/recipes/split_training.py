@@ -22,7 +22,9 @@ from transformers import (
 )
 
 from ..data import ClipTable
+from ..data.clip_table import CURVE_COLUMNS
 from ..data.labels import as_rows, class_balanced_weights
+from ..data.moments import EVENT_COLUMNS
 from ..data.splits import Split, SplitArguments
 from ..training.arguments import dump_config
 from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints
@@ -137,6 +139,7 @@ def claim_output(arguments: SplitTrainingArguments, clips: ClipTable) -> None:
     """
     prepare_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
     columns = [name for name in (arguments.split.column, arguments.split.group_column) if name is not None]
+    columns += [name for name in (*EVENT_COLUMNS, *CURVE_COLUMNS) if name in clips.table.column_names]
     check_same_clips(Path(arguments.output_dir), clips.digest(columns), resume=arguments.resume)
 
 

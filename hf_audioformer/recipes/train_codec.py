@@ -27,6 +27,7 @@ from ..audio.log_mel import mel_filterbank
 from ..codes.residual_codebooks import EmaResidualQuantizer, fit_residual_codebooks, set_codebooks
 from ..codes.small_encodec import decode_latents, encode_latents, random_encodec
 from ..training.arguments import dump_config, parse_config
+from ..training.launch import check_launch
 from .codec_clips import load_waveforms
 
 __all__ = ["ARGUMENTS_FILE", "CodecTrainer", "TrainCodecArguments", "main", "run"]
@@ -209,8 +210,14 @@ class CodecTrainer:
         losses = self._losses(waveforms, generator)
         for group in self.optimizer.param_groups:
             group["lr"] = arguments.learning_rate * self._learning_rate_factor()
+        loss = torch.stack(list(losses.values())).sum()
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"the loss is {loss.item()} at step {self.step + 1}; nothing was saved since the last state. Start "
+                "again with a lower learning_rate"
+            )
         self.optimizer.zero_grad(set_to_none=True)
-        torch.stack(list(losses.values())).sum().backward()
+        loss.backward()
         for part in (self.model.encoder, self.model.decoder):
             torch.nn.utils.clip_grad_norm_(part.parameters(), 1.0)
         self.optimizer.step()
@@ -349,9 +356,11 @@ def run(arguments: TrainCodecArguments) -> Path:
     The folder loads with `EncodecModel.from_pretrained`; `train_codec.yaml` in it holds the arguments.
 
     Raises:
-        ValueError: no clips, a codec is in the folder already, or a training stopped there had other arguments.
+        ValueError: no clips, a codec is in the folder already, a training stopped there had other arguments, the loss
+            is not finite, or several processes were launched.
         KeyboardInterrupt: SIGINT or SIGTERM came; the state is saved and the same call continues.
     """
+    check_launch(1)
     folder = Path(arguments.output_dir)
     state_path = folder / STATE_FILE
     if (folder / "config.json").exists() and not state_path.exists():

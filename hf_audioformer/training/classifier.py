@@ -167,8 +167,12 @@ def build_model(
         if arguments.codec_embeddings and isinstance(extractor, AudioFormerFeatureExtractor):
             start_from_codec(model, extractor.load_codec())
     else:
-        with quiet_transformers():  # the classifier is new and the MLM head is left out
-            model = MODELS[arguments.head].from_pretrained(source, config=config)
+        with quiet_transformers():  # the head is new where it is another one, and that of an MLM is left out
+            loading: Any = MODELS[arguments.head].from_pretrained
+            model, info = loading(source, config=config, ignore_mismatched_sizes=True, output_loading_info=True)
+        body = sorted(str(key[0]) for key in info["mismatched_keys"] if str(key[0]).startswith("audioformer."))
+        if body:
+            raise ValueError(f"model.checkpoint {source} has weights of other sizes than its configuration: {body[0]}")
     model.resize_classifier(clips.label_names)
     if targets is not None and clips.target_columns:
         model.config.target_mean, model.config.target_scale = statistics_of_targets(targets, clips.label_names)

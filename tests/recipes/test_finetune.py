@@ -27,6 +27,7 @@ from hf_audioformer.recipes.finetune import DataArguments, FinetuneArguments, Mo
 from hf_audioformer.training.arguments import dump_config
 from hf_audioformer.training.floor import log_mel_statistics
 from hf_audioformer.training.results import read_results
+from hf_audioformer.training.steps import StepArguments
 
 from ..warm_processes import exit_codes, start, start_together
 
@@ -397,6 +398,27 @@ def test_bad_clips_are_named_or_left_out(
     assert sum(result.num_clips.values()) == 23
     assert "left out 1 of 24 clips:" in caplog.messages
     assert any("low/3.wav" in message and "truncated" in message for message in caplog.messages)
+
+
+@pytest.mark.unit
+def test_a_classifier_with_another_pooling_lends_its_encoder(
+    arguments: FinetuneArguments, tiny_extractor: Any, tmp_path: Path
+) -> None:
+    clips = read_clips(arguments.data.source)
+    source = str(arguments.model.checkpoint)
+    statistics = replace(arguments.model, pooling="statistics")
+    finetune.build_model(source, clips, statistics, tiny_extractor).save_pretrained(tmp_path)
+    model = finetune.build_model(str(tmp_path), clips, replace(arguments.model, pooling="mean"), tiny_extractor)
+    assert model.classifier.in_features == model.config.hidden_size
+    name = "audioformer.embeddings.code_embeddings.weight"
+    assert torch.equal(model.state_dict()[name], load_file(Path(source) / "model.safetensors")[name])
+    assert torch.isfinite(model.classifier.weight).all()
+
+
+@pytest.mark.fault
+def test_settings_of_steps_are_checked_at_once(arguments: FinetuneArguments) -> None:
+    with pytest.raises(ValueError, match="step 1 of steps has alpha, which needs mpc.companions"):
+        replace(arguments, steps=[StepArguments(alpha=0.8)])
 
 
 @pytest.mark.unit

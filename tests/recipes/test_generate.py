@@ -95,6 +95,21 @@ def test_only_what_is_hidden_is_generated(generator: str, clips: Path) -> None:
 
 
 @pytest.mark.fault
+def test_no_file_is_replaced_unasked_and_a_source_never(
+    generator: str, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = {path: path.read_bytes() for path in clips.iterdir()}
+    command = ["generate", generator, str(clips), "--task", "denoise", "--device", "cpu", "--output_dir"]
+    for folder, overwrite in ((clips, "false"), (clips, "true"), (tmp_path / "out", "false")):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / "short.wav").write_bytes(b"mine")
+        assert cli.main([*command, str(folder), "--overwrite", overwrite]) == 1
+        assert "is there already, and" in capsys.readouterr().err
+    assert (tmp_path / "out" / "short.wav").read_bytes() == b"mine"
+    assert all(path.read_bytes() == content for path, content in sources.items())
+
+
+@pytest.mark.fault
 def test_mistakes_are_named(
     generator: str, tiny_checkpoint: str, clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

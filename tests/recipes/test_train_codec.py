@@ -151,6 +151,15 @@ def _interrupt_when_there_is(path: Path) -> None:
 
 
 @pytest.mark.fault
+def test_a_loss_that_is_not_finite_ends_the_training(arguments: TrainCodecArguments) -> None:
+    trainer = CodecTrainer(arguments, load_clips(arguments))
+    with torch.no_grad():
+        next(trainer.model.encoder.parameters()).fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"the loss is nan at step 1; .* lower learning_rate"):
+        trainer.train_step()
+
+
+@pytest.mark.fault
 def test_a_state_of_other_arguments_is_refused(arguments: TrainCodecArguments, tmp_path: Path) -> None:
     clips = load_clips(arguments)
     CodecTrainer(arguments, clips).save_state(tmp_path / STATE_FILE)

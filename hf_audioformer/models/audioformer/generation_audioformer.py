@@ -750,6 +750,8 @@ class AudioFormerForCausalLM(AudioFormerGenerativeModel):
         config.is_encoder_decoder = False
         config.layer_types = config.sliding_window = None
         super().__init__(config)
+        # By its name Transformers' Trainer would count labels as if they were shifted along their last axis.
+        self.loss_type = "ForMaskedLM"
         self.audioformer = AudioFormerCausalModel(config)
         self._add_head()
 
@@ -763,7 +765,6 @@ class AudioFormerForCausalLM(AudioFormerGenerativeModel):
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         codebook: int | None = None,
-        shift_labels: torch.LongTensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CausalLMOutputWithPast:
         r"""Predicts the codes of every column from those before.
@@ -785,7 +786,8 @@ class AudioFormerForCausalLM(AudioFormerGenerativeModel):
             codebook (`int`, *optional*): `generate` asks for the logits of one codebook in the last column,
                 (batch, 1, vocab_size).
             shift_labels (`torch.LongTensor`, *optional*): In place of the labels what follows each of the `input_ids`,
-                which Transformers' Trainer gives where a clip is spread over processes.
+                which Transformers' Trainer gives where a clip is spread over processes. (No argument of its own, lest
+                the Trainer should want it beside all labels.)
 
         Returns:
             `CausalLMOutputWithPast`: `loss` (mean cross-entropy over all codebooks), `logits` (batch, columns,
@@ -795,6 +797,7 @@ class AudioFormerForCausalLM(AudioFormerGenerativeModel):
             ValueError: Labels have another shape, or not one of `input_ids`, `inputs_embeds` and labels is given.
         """
         columns: torch.Tensor | None = input_ids
+        shift_labels = cast(dict[str, Any], kwargs).pop("shift_labels", None)
         targets: torch.Tensor | None = shift_labels
         if labels is not None and input_ids is None and inputs_embeds is None:
             attention_mask, (columns, targets) = None, self._columns_and_targets(labels)

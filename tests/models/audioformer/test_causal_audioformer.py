@@ -206,8 +206,12 @@ def test_the_trainer_needs_labels_alone(tmp_path: Path) -> None:
         tmp_path, max_steps=40, per_device_train_batch_size=4, learning_rate=0.02, report_to=[], use_cpu=True,
         save_strategy="no", disable_tqdm=True,
     )  # fmt: skip
-    Trainer(model, settings, train_dataset=[{"labels": clip}] * 8).train()
-    model.eval()
+    trainer = Trainer(model, settings, train_dataset=[{"labels": clip}] * 8, eval_dataset=[{"labels": clip}] * 2)
+    count = trainer._get_num_items_in_batch([{"labels": torch.stack([clip] * 4)}], "cpu")
+    assert int(count) == 4 * clip.numel()  # so that its loss is a mean over all codes, but for the ends of the clips
+    trainer.train()
+    with_end = (clip.numel() + 1) / clip.numel()
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(with_end * model(labels=clip[None]).loss.item(), rel=1e-3)
     assert model.generate_codes(torch.tensor([6]), clip[None, :2])[0].tolist() == clip.tolist()
 
 

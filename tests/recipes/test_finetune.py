@@ -417,7 +417,7 @@ def test_a_classifier_with_another_pooling_lends_its_encoder(
 
 @pytest.mark.fault
 def test_settings_of_steps_are_checked_at_once(arguments: FinetuneArguments) -> None:
-    with pytest.raises(ValueError, match="step 1 of steps has alpha, which needs mpc.companions"):
+    with pytest.raises(ValueError, match=r"step 1 of steps has alpha, which needs mpc\.companions"):
         replace(arguments, steps=[StepArguments(alpha=0.8)])
 
 

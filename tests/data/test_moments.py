@@ -104,9 +104,7 @@ def test_moments_lie_where_the_front_end_says() -> None:
     grid = MomentGrid.of(AudioFormerConfig(front_end="waveform"), waveform)
     assert (grid.seconds, grid.num_moments(321)) == (pytest.approx(0.02), 2)
     odd = AudioFormerSignalFeatureExtractor(kind="log_mel", num_mel_bins=32, sampling_rate=22_050)
-    assert (
-        MomentGrid.of(frames, odd).seconds == 220 / 22_050
-    )  # samples from frame to frame, of which there are no halves
+    assert MomentGrid.of(frames, odd).seconds == 220 / 22_050  # whole samples from frame to frame
 
 
 @pytest.mark.reference

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,9 +14,14 @@ from ..codes.encoding import check_bad_share
 from ..models.audioformer.waveform_audioformer import leave_parents_threads, resample
 from .clip_table import ClipTable
 
+if TYPE_CHECKING:
+    from tqdm.auto import tqdm
+
 __all__ = ["WaveformCache"]
 
 logger = logging.getLogger(__name__)
+
+SKIP_HINT = " (--data.skip_bad true leaves such clips out)"
 
 
 class WaveformCache:
@@ -88,16 +94,27 @@ class WaveformCache:
             self._num_samples[index] = len(self[index])
         return self._num_samples[index]
 
+    def learn_lengths(self, indices: Iterable[int]) -> None:
+        """Decodes those of the clips whose length is not known, with a progress bar, so that `num_samples` need not.
+
+        Processes that train together decode a share each, so all of them must call this.
+
+        Raises:
+            ValueError: A clip cannot be used; the message names it.
+        """
+        unknown = sorted({*indices} - self._num_samples.keys())
+        with _bar(len(unknown)) as shown:
+            self._hear_shared(unknown, shown.update)
+        for index in unknown:
+            if index in self.failures:
+                raise ValueError(self.failures[index] + SKIP_HINT)
+
     def _fill(self, skip_bad: bool, max_bytes: int) -> None:
         from accelerate import PartialState
-        from tqdm.auto import tqdm
 
-        is_main = PartialState().is_main_process
         remaining = iter(sorted(self._indices))
         size, is_full = 0, False
-        with tqdm(
-            total=len(self._indices), desc="decode", unit="clip", dynamic_ncols=True, disable=not is_main
-        ) as shown:
+        with _bar(len(self._indices)) as shown:
             for index in remaining:
                 waveform = self._heard(index, skip_bad)
                 shown.update()
@@ -110,7 +127,7 @@ class WaveformCache:
                 size += waveform.nbytes
             if is_full and skip_bad:
                 self._hear_shared(list(remaining), shown.update)
-        if is_main:
+        if PartialState().is_main_process:
             self._report(size, is_full)
         check_bad_share({self.clips.ids[index]: reason for index, reason in self.failures.items()}, len(self._indices))
 
@@ -120,7 +137,7 @@ class WaveformCache:
             waveform = self._decoded(index)
         except ValueError as error:
             if not skip_bad:
-                raise ValueError(f"{error} (--data.skip_bad true leaves such clips out)") from error
+                raise ValueError(f"{error}{SKIP_HINT}") from error
             self.failures[index] = str(error)
             return None
         self._num_samples[index] = len(waveform)
@@ -132,10 +149,12 @@ class WaveformCache:
         from accelerate.utils import gather_object
 
         state = PartialState()
-        for index in indices[state.process_index :: state.num_processes]:
+        own = indices[state.process_index :: state.num_processes]
+        for index in own:
             self._heard(index, skip_bad=True)
             count(state.num_processes)
-        for num_samples, failures in gather_object([(self._num_samples, self.failures)]):
+        lengths = {index: self._num_samples[index] for index in own if index in self._num_samples}
+        for num_samples, failures in gather_object([(lengths, self.failures)]):
             self._num_samples |= num_samples
             self.failures |= failures
         self.failures = dict(sorted(self.failures.items()))
@@ -165,3 +184,12 @@ class WaveformCache:
                 len(self._indices),
                 size / 1e9,
             )
+
+
+def _bar(total: int) -> tqdm:
+    """A progress bar, in the first process."""
+    from accelerate import PartialState
+    from tqdm.auto import tqdm
+
+    is_hidden = total == 0 or not PartialState().is_main_process
+    return tqdm(total=total, desc="decode", unit="clip", dynamic_ncols=True, disable=is_hidden)

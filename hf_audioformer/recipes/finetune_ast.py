@@ -1,7 +1,7 @@
 """Fine-tuning an Audio Spectrogram Transformer on labelled clips, at any length: per split train, test and save a
 folder that plain Transformers loads."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from copy import copy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -62,7 +62,7 @@ from .split_training import (
     split_arguments,
     usable_splits,
 )
-from .stats import Moments
+from .stats import Moments, shared_moments
 
 __all__ = ["FinetuneASTArguments", "SpectrogramClips", "main", "run"]
 
@@ -158,7 +158,7 @@ def run(arguments: FinetuneASTArguments) -> list[SplitResult]:
         arguments.model,
         arguments.features,
         extractor.sampling_rate,
-        lambda: num_frames(max(map(waveforms.num_samples, trained)), extractor.sampling_rate),
+        lambda: _longest(waveforms, trained),
     )
     check_patches(arguments.model, extractor)
     claim_output(arguments, clips)
@@ -189,7 +189,9 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
         self.use_cpu = use_cpu
 
     def parts(self, split: Split) -> dict[str, SpectrogramDataset]:
-        """The training part is normalised by its own statistics, and so are the other two."""
+        """The training part is normalised by its own statistics, and so are the other two, whose windows ask for
+        lengths."""
+        self.waveforms.learn_lengths([*split.validation, *split.test])
         extractor = copy(self.extractor)
         features = self.arguments.features
         if features.statistics == "data" and features.mean is None:
@@ -296,10 +298,12 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
 
     def _statistics(self, indices: Sequence[int]) -> tuple[float, float]:
         """Mean and standard deviation of all log-mels of the clips."""
-        moments = Moments()
-        for index in indices:
-            (log_mel,) = self.extractor.log_mels(self.waveforms[index], self.extractor.sampling_rate)
-            moments = moments.merged(Moments.of(log_mel.numpy()))
+
+        def of_clip(place: int) -> Moments:
+            (log_mel,) = self.extractor.log_mels(self.waveforms[indices[place]], self.extractor.sampling_rate)
+            return Moments.of(log_mel.numpy())
+
+        moments = shared_moments(len(indices), of_clip)
         if moments.std == 0:
             raise ValueError(f"{self.arguments.data.source}: all frames of the training clips are the same (silence?)")
         if PartialState().is_main_process:
@@ -308,6 +312,12 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
 
     def _windows(self, dataset: SpectrogramDataset, config: ASTConfig) -> WindowedDataset:
         return WindowedDataset(dataset, self.arguments.data.window_overlap, longest_step(config))
+
+
+def _longest(waveforms: WaveformCache, indices: Set[int]) -> int:
+    """The frames of the longest of these clips."""
+    waveforms.learn_lengths(indices)
+    return num_frames(max(map(waveforms.num_samples, indices)), waveforms.sampling_rate)
 
 
 def _with_added_clips(

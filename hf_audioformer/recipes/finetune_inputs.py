@@ -27,7 +27,7 @@ from ..training.contrastive import ContrastiveArguments, add_companions, read_co
 from ..training.model_card import AUDIOFORMER, AUDIOFORMER_OF_SIGNALS
 from .inputs import OtherTargets, TrainingClips, load_extractor
 from .split_training import PARTS
-from .stats import Moments
+from .stats import Moments, shared_moments
 
 __all__ = ["CodeInputs", "DataArguments", "Inputs", "SignalInputs", "inputs_of_splits", "load_front_end"]
 
@@ -242,11 +242,13 @@ class SignalInputs:
 
     def _statistics(self, indices: Sequence[int]) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each feature over all frames of the clips."""
-        moments = Moments()
         clips = self.dataset(indices, "statistics")
-        for index in range(len(clips)):
-            values = clips[index]["input_values"].numpy()
-            moments = moments.merged(Moments.of(values.reshape(len(values), -1), axis=0))
+
+        def of_clip(place: int) -> Moments:
+            values = clips[place]["input_values"].numpy()
+            return Moments.of(values.reshape(len(values), -1), axis=0)
+
+        moments = shared_moments(len(clips), of_clip)
         if PartialState().is_main_process:
             what = "frames" if self.extractor.is_spectral else "samples"
             print(f"statistics of {moments.count} {what} of its training clips")

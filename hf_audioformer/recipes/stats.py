@@ -6,11 +6,15 @@ ASTFeatureExtractor of Transformers and ASTLogMelFeatureExtractor load, and `sta
 
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers.utils import FEATURE_EXTRACTOR_NAME
 
@@ -22,11 +26,13 @@ from ..training.arguments import parse_config
 from ..training.launch import check_launch
 from .inputs import ReadingArguments, SubsetArguments, read, subset
 
-__all__ = ["STATS_FILE", "Moments", "StatsArguments", "log_mel_moments", "main", "run"]
+__all__ = ["STATS_FILE", "Moments", "StatsArguments", "log_mel_moments", "main", "run", "shared_moments"]
 
 logger = logging.getLogger(__name__)
 
 STATS_FILE = "stats.json"
+# Clips that one process measures before it tells the others.
+CLIPS_OF_BLOCK = 16
 
 
 @dataclass(frozen=True)
@@ -155,6 +161,23 @@ def log_mel_moments(
         logger.warning("left out: %s", reason)
     check_bad_share(failures, len(clips))
     return moments, failures
+
+
+def shared_moments(count: int, measure: Callable[[int], Moments]) -> Moments:
+    """The moments of so many clips, each measured once with a progress bar; processes that train together take a share
+    each, so all of them must call this. The result is the same to the last bit whatever their number."""
+    state = PartialState()
+    starts = range(0, count, CLIPS_OF_BLOCK)[state.process_index :: state.num_processes]
+    blocks: dict[int, Moments] = {}
+    shown = {"unit": "clip", "unit_scale": CLIPS_OF_BLOCK * state.num_processes, "disable": not state.is_main_process}
+    for start in tqdm(starts, desc="stats", dynamic_ncols=True, delay=2, **shown):
+        moments = Moments()
+        for index in range(start, min(count, start + CLIPS_OF_BLOCK)):
+            moments = moments.merged(measure(index))
+        blocks[start] = moments
+    for of_process in gather_object([blocks]):
+        blocks |= of_process
+    return reduce(Moments.merged, (blocks[start] for start in sorted(blocks)), Moments())
 
 
 def _extractor(source: str | None) -> ASTLogMelFeatureExtractor:

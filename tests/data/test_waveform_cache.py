@@ -97,7 +97,13 @@ def cache_of_two() -> None:
     decoded = sum(counts.values())
     lengths = [cache.num_samples(index) for index in range(11) if index in cache]
     known = {"decoded": decoded, "failures": list(cache.failures.items()), "lengths": lengths}
-    Path(sys.argv[2], f"{state.process_index}.json").write_text(json.dumps(known | {"again": sum(counts.values())}))
+    known["again"] = sum(counts.values())
+    counts.clear()
+    late = WaveformCache(clips, range(6, 11), 16_000, max_gigabytes=0.0)
+    late.learn_lengths(range(6, 11))
+    known["late_lengths"] = [late.num_samples(index) for index in range(6, 11)]
+    known["late"] = sum(counts.values())
+    Path(sys.argv[2], f"{state.process_index}.json").write_text(json.dumps(known))
     torch.distributed.destroy_process_group()
 
 
@@ -113,6 +119,8 @@ def test_two_processes_share_clips_that_are_not_held(bad_folder: Path, tmp_path_
         assert known["decoded"] == known["again"] == 1 + 5  # the first tells that there is no room
         assert known["failures"] == [list(failure) for failure in alone.failures.items()]
         assert known["lengths"] == [alone.num_samples(index) for index in range(11) if index in alone]
+        assert known["late"] == 1 + 2
+        assert known["late_lengths"] == known["lengths"][4:]
 
 
 @pytest.mark.fault
@@ -127,6 +135,8 @@ def test_bad_clips_are_errors_that_name_them(bad_folder: Path) -> None:
     late = WaveformCache(clips, [1, 4], 16_000, max_gigabytes=0.0)
     with pytest.raises(ValueError, match=r"04\.wav.*not readable as audio"):
         late[4]
+    with pytest.raises(ValueError, match=r"04\.wav.*not readable as audio.*skip_bad true leaves such clips out"):
+        late.learn_lengths([1, 4])
 
 
 @pytest.mark.fault

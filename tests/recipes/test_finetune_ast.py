@@ -22,6 +22,7 @@ from transformers import ASTConfig, ASTForAudioClassification, TrainerCallback
 from hf_audioformer import ASTLogMelFeatureExtractor, cli, read_clips
 from hf_audioformer.audio.spectrogram_augment import SpectrogramAugmentation
 from hf_audioformer.data.splits import Split, SplitArguments, make_splits
+from hf_audioformer.data.waveform_cache import WaveformCache
 from hf_audioformer.models.ast.loading_ast import new_ast
 from hf_audioformer.recipes import finetune_ast
 from hf_audioformer.recipes.finetune_ast import FinetuneASTArguments, SpectrogramClips
@@ -375,6 +376,24 @@ def test_bad_clips_are_named_or_left_out(
     assert result.clips_skipped == ["low/3.wav"]
     assert any("low/3.wav" in message and "truncated" in message for message in caplog.messages)
     assert "1 more could not be read and were left out" in Path(arguments.output_dir, "README.md").read_text()
+
+
+@pytest.mark.fault
+def test_a_bad_clip_for_testing_is_named_before_training(
+    arguments: FinetuneASTArguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setitem(WaveformCache.__init__.__kwdefaults__, "max_gigabytes", 0.0)
+    rows = ["file_name,label,split"]
+    for index in range(12):
+        sound = (Path(arguments.data.source) / ("low", "high")[index % 2] / "0.wav").read_bytes()
+        (tmp_path / f"{index}.wav").write_bytes(sound[:1000] if index == 11 else sound)
+        rows.append(f"{index}.wav,{('low', 'high')[index % 2]},{'test' if index > 7 else 'train'}")
+    (tmp_path / "clips.csv").write_text("\n".join(rows))
+    split = SplitArguments(kind="column", column="split", validation_fraction=0)
+    arguments = replace(arguments, data=SpectrogramClips(source=str(tmp_path / "clips.csv")), split=split)
+    with pytest.raises(ValueError, match=r"11.wav.*truncated.*--data.skip_bad true"):
+        finetune_ast.run(arguments)
+    assert "epoch" not in capsys.readouterr().out
 
 
 @pytest.mark.fault

@@ -1,18 +1,21 @@
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate import PartialState
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoFeatureExtractor
 
 from hf_audioformer import ASTLogMelFeatureExtractor, AudioFormerFeatureExtractor, read_clips
 from hf_audioformer.recipes import stats
-from hf_audioformer.recipes.stats import STATS_FILE, Moments, StatsArguments, StatsClips
+from hf_audioformer.recipes.stats import STATS_FILE, Moments, StatsArguments, StatsClips, shared_moments
 
 from ..fixtures_recipes import SAMPLING_RATE, tone
+from ..warm_processes import exit_codes, start_together
 
 
 def all_frames(source: Path, extractor: ASTLogMelFeatureExtractor, fold: str | None = None) -> np.ndarray:
@@ -44,6 +47,33 @@ def test_moments_are_exact_far_from_zero() -> None:
     for part in np.split(values, 20):
         moments = moments.merged(Moments.of(part))
     assert moments.std == pytest.approx(values.std(), rel=1e-9)
+
+
+def moments_of_row(row: int) -> Moments:
+    return Moments.of(np.random.default_rng(row).standard_normal((2 + row % 3, 4)), axis=0)
+
+
+def share_moments() -> None:
+    """Each process says what it measured of 70 clips, and what it knows of all."""
+    state = PartialState(cpu=True)
+    measured: list[int] = []
+    moments = shared_moments(70, lambda row: (measured.append(row), moments_of_row(row))[1])
+    known = {"rows": measured, "count": moments.count, "mean": list(moments.mean), "std": list(moments.std)}
+    Path(sys.argv[1], f"{state.process_index}.json").write_text(json.dumps(known))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.invariant
+def test_two_processes_share_the_measuring(tmp_path: Path) -> None:
+    printed = tmp_path / "printed.txt"
+    assert exit_codes(start_together(share_moments, tmp_path, output=printed)) == [0, 0], printed.read_text()
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert sorted(first.pop("rows") + second.pop("rows")) == list(range(70))
+    alone = shared_moments(70, moments_of_row)
+    assert first == second == {"count": alone.count, "mean": list(alone.mean), "std": list(alone.std)}
+    values = np.concatenate([np.random.default_rng(row).standard_normal((2 + row % 3, 4)) for row in range(70)])
+    np.testing.assert_allclose(alone.mean, values.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(alone.std, values.std(axis=0), rtol=1e-12)
 
 
 @pytest.mark.reference

@@ -7,12 +7,12 @@ import csv
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..assets import commands_file
 from ..audio import Audio
 from .clip_table import decode_audio_column
 from .spoken_digits import DIGITS, EDITION, spoken_digits
@@ -37,8 +37,7 @@ def read_commands() -> tuple[datasets.Dataset, LoadRow]:
     """The spoken commands that come with the package: columns `voice` and `split`."""
     import datasets
 
-    path = files("hf_audioformer") / "assets" / "commands" / "commands.parquet"
-    return datasets.Dataset.from_parquet(str(path)), decode_audio_column
+    return datasets.Dataset.from_parquet(commands_file()), decode_audio_column
 
 
 def read_synthetic() -> tuple[datasets.Dataset, LoadRow]:

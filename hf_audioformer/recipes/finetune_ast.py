@@ -18,6 +18,7 @@ from ..audio.spectrogram_augment import SpectrogramAugmentation
 from ..data import ClipTable
 from ..data.added_clips import with_added_clips
 from ..data.clip_table import file_paths
+from ..data.running_statistics import RunningStatistics, shared_statistics
 from ..data.spectrogram_collator import SpectrogramCollator
 from ..data.spectrogram_dataset import SpectrogramDataset
 from ..data.splits import Split, make_splits
@@ -62,7 +63,6 @@ from .split_training import (
     split_arguments,
     usable_splits,
 )
-from .stats import Moments, shared_moments
 
 __all__ = ["FinetuneASTArguments", "SpectrogramClips", "main", "run"]
 
@@ -299,16 +299,16 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
     def _statistics(self, indices: Sequence[int]) -> tuple[float, float]:
         """Mean and standard deviation of all log-mels of the clips."""
 
-        def of_clip(place: int) -> Moments:
+        def of_clip(place: int) -> RunningStatistics:
             (log_mel,) = self.extractor.log_mels(self.waveforms[indices[place]], self.extractor.sampling_rate)
-            return Moments.of(log_mel.numpy())
+            return RunningStatistics.of(log_mel.numpy())
 
-        moments = shared_moments(len(indices), of_clip)
-        if moments.std == 0:
+        found = shared_statistics(len(indices), of_clip)
+        if found.std == 0:
             raise ValueError(f"{self.arguments.data.source}: all frames of the training clips are the same (silence?)")
         if PartialState().is_main_process:
-            print(f"log-mels of its training clips: mean {moments.mean:.4f}, deviation {moments.std:.4f}")
-        return moments.mean, moments.std
+            print(f"log-mels of its training clips: mean {found.mean:.4f}, deviation {found.std:.4f}")
+        return found.mean, found.std
 
     def _windows(self, dataset: SpectrogramDataset, config: ASTConfig) -> WindowedDataset:
         return WindowedDataset(dataset, self.arguments.data.window_overlap, longest_step(config))

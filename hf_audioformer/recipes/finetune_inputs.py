@@ -18,6 +18,7 @@ from ..data.clip_codes import codes_of_clips
 from ..data.clip_companions import first_codebooks
 from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion, frames_of_crop
 from ..data.collators import CodeCollator, CompanionCollator, SignalCollator
+from ..data.running_statistics import RunningStatistics, shared_statistics
 from ..data.signal_dataset import SignalDataset, check_draw
 from ..data.splits import Split
 from ..data.waveform_cache import WaveformCache
@@ -27,7 +28,6 @@ from ..training.contrastive import ContrastiveArguments, add_companions, read_co
 from ..training.model_card import AUDIOFORMER, AUDIOFORMER_OF_SIGNALS
 from .inputs import OtherTargets, TrainingClips, load_extractor
 from .split_training import PARTS
-from .stats import Moments, shared_moments
 
 __all__ = ["CodeInputs", "DataArguments", "Inputs", "SignalInputs", "inputs_of_splits", "load_front_end"]
 
@@ -244,18 +244,18 @@ class SignalInputs:
         """Mean and standard deviation of each feature over all frames of the clips."""
         clips = self.dataset(indices, "statistics")
 
-        def of_clip(place: int) -> Moments:
+        def of_clip(place: int) -> RunningStatistics:
             values = clips[place]["input_values"].numpy()
-            return Moments.of(values.reshape(len(values), -1), axis=0)
+            return RunningStatistics.of(values.reshape(len(values), -1), axis=0)
 
-        moments = shared_moments(len(clips), of_clip)
+        found = shared_statistics(len(clips), of_clip)
         if PartialState().is_main_process:
             what = "frames" if self.extractor.is_spectral else "samples"
-            print(f"statistics of {moments.count} {what} of its training clips")
-        is_constant = moments.std < SMALLEST_STD  # the lowest mel bands can be narrower than a frequency
+            print(f"statistics of {found.count} {what} of its training clips")
+        is_constant = found.std < SMALLEST_STD  # the lowest mel bands can be narrower than a frequency
         if is_constant.all():
             raise ValueError("all frames of the training clips are the same (silence?)")
-        return list(moments.mean), list(np.where(is_constant, 1.0, moments.std))
+        return list(found.mean), list(np.where(is_constant, 1.0, found.std))
 
 
 Inputs = CodeInputs | SignalInputs

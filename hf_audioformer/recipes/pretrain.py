@@ -71,7 +71,6 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "eval_strategy": "epoch",
     "save_strategy": "epoch",
     "save_total_limit": 2,
-    "dataloader_pin_memory": False,
     "report_to": "none",
 }
 

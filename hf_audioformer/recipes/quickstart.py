@@ -10,6 +10,7 @@ from pathlib import Path
 from .. import assets, load_audio
 from ..training.arguments import parse_config
 from ..training.console import quiet_transformers
+from ..training.launch import check_launch
 from . import finetune
 
 __all__ = ["QuickstartArguments", "main"]
@@ -25,6 +26,7 @@ class QuickstartArguments:
 def main(argv: list[str]) -> None:
     """Runs the quickstart."""
     arguments = parse_config(QuickstartArguments, argv, description=__doc__ or "")
+    check_launch(1)
     recipe = parse_config(finetune.FinetuneArguments, ["quickstart"], description="")
     print("Fine-tuning the bundled AudioFormer on the bundled spoken commands (10 words, synthetic voices) ...")
     (result,) = finetune.run(replace(recipe, output_dir=arguments.output_dir, overwrite=True))

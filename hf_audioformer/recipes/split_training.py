@@ -72,7 +72,6 @@ TEST_SCORE = "test_score"
 SPLIT_DEFAULTS: dict[str, Any] = {
     "logging_strategy": "epoch",
     "save_total_limit": 2,
-    "dataloader_pin_memory": False,
     "report_to": "none",
 }
 

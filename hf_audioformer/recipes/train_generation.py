@@ -69,7 +69,6 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "save_strategy": "epoch",
     "save_total_limit": 2,
     "prediction_loss_only": True,
-    "dataloader_pin_memory": False,
     "report_to": "none",
 }
 

@@ -6,6 +6,7 @@ Seen with accelerate 1.15 and transformers 5.23: `accelerate launch --cpu --num_
 Without an accelerator FSDP is replaced by DDP without a word; DeepSpeed trains, if it is told to talk by gloo.
 """
 
+import logging
 import os
 import shlex
 import sys
@@ -23,9 +24,12 @@ __all__ = [
     "check_world_size",
     "distributed_backend",
     "join_processes",
+    "keep_to_one_gpu",
     "launched_precision",
     "wrap_layers",
 ]
+
+logger = logging.getLogger(__name__)
 
 MIXED_PRECISIONS = ("bf16", "fp16")
 
@@ -104,12 +108,28 @@ def join_processes(use_cpu: bool, training: Mapping[str, Any]) -> PartialState:
     """Joins the processes that were launched together, as `check_launch` said.
 
     They wait for each other as long as `training.ddp_timeout` says, in seconds; the Trainer finds them joined already.
+    A process that was launched alone on a machine of several GPUs trains on the first (`keep_to_one_gpu`) and says so.
     """
     backend = distributed_backend()
     seconds = training.get("ddp_timeout", TrainingArguments.ddp_timeout)
     if not (isinstance(seconds, (int, float)) and seconds > 0):
         raise ValueError(f"training.ddp_timeout is {seconds!r}; it must be a number of seconds above 0")
-    return PartialState(cpu=use_cpu, timeout=timedelta(seconds=seconds), **({"backend": backend} if backend else {}))
+    state = PartialState(cpu=use_cpu, timeout=timedelta(seconds=seconds), **({"backend": backend} if backend else {}))
+    gpus = torch.cuda.device_count()
+    if state.num_processes == 1 and gpus > 1 and not use_cpu:
+        logger.warning(
+            "training on the first of %d GPUs; torchrun --nproc_per_node %d -m hf_audioformer ... trains on all, where the "
+            "batch size is to be divided by %d",
+            *[gpus] * 3,
+        )
+    return state
+
+
+def keep_to_one_gpu(arguments: TrainingArguments) -> None:
+    """Has the Trainer use the first GPU alone where a single process sees several, which Transformers would join by
+    nn.DataParallel, slowly and with another batch size."""
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1
 
 
 def check_world_size(arguments: TrainingArguments) -> None:

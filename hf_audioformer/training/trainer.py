@@ -41,7 +41,7 @@ from .cpu import keep_freed_memory, quick_attention
 from .deepspeed_weights import updated_weights
 from .hub import Push, push_folder, refuse_public
 from .interruption import StopOnSigterm, TrainingStopped
-from .launch import check_world_size, distributed_backend, launched_precision, wrap_layers
+from .launch import check_world_size, distributed_backend, keep_to_one_gpu, launched_precision, wrap_layers
 from .loaders import end_workers, with_own_workers
 from .optimization import OptimizationArguments, decays, optimizer_of_groups, parameter_groups, step_schedule
 from .running_loss import RunningParts, read_running_loss, write_running_loss
@@ -115,6 +115,7 @@ def trainer_arguments(
         raise ValueError(f"seed is {seed}; it must be at least 0 and below 2 ** 32")
     # Every weight of our models takes part in every step, so that DDP need not look for ones that do not.
     defaults = {"ddp_find_unused_parameters": False, "ddp_backend": distributed_backend(), **defaults}
+    defaults["dataloader_pin_memory"] = not use_cpu
     defaults |= launched_precision(chosen)
     # Without a name, trackio opens a second run for the test; without the other, its Spaces would be public.
     run_name = f"{Path(output_dir).absolute().name} {datetime.now():%Y-%m-%d %H:%M:%S}"
@@ -128,6 +129,7 @@ def trainer_arguments(
     except ValueError as error:
         raise ValueError(f"the section training does not fit together: {error}") from error
     _check_ranges(arguments)
+    keep_to_one_gpu(arguments)
     check_world_size(arguments)
     return arguments
 

@@ -1,21 +1,16 @@
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from accelerate import PartialState
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import AutoFeatureExtractor
 
 from hf_audioformer import ASTLogMelFeatureExtractor, AudioFormerFeatureExtractor, read_clips
 from hf_audioformer.recipes import stats
-from hf_audioformer.recipes.stats import STATS_FILE, Moments, StatsArguments, StatsClips, shared_moments
+from hf_audioformer.recipes.stats import STATS_FILE, StatsArguments, StatsClips
 
 from ..fixtures_recipes import SAMPLING_RATE, tone
-from ..warm_processes import exit_codes, start_together
 
 
 def all_frames(source: Path, extractor: ASTLogMelFeatureExtractor, fold: str | None = None) -> np.ndarray:
@@ -24,56 +19,6 @@ def all_frames(source: Path, extractor: ASTLogMelFeatureExtractor, fold: str | N
     audio = [clips.load(index) for index in kept]
     log_mels = [extractor.log_mels(clip["array"], clip["sampling_rate"])[0] for clip in audio]
     return torch.cat(log_mels).double().numpy()
-
-
-@pytest.mark.property
-@given(parts=st.lists(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=9), min_size=1, max_size=5))
-def test_moments_of_parts_are_those_of_all_values(parts: list[list[float]]) -> None:
-    moments = Moments()
-    for part in parts:
-        moments = moments.merged(Moments.of(np.asarray(part)))
-    values = np.concatenate([np.asarray(part) for part in parts])
-    assert moments.count == len(values)
-    assert moments.mean == pytest.approx(values.mean(), abs=1e-9)
-    assert moments.std == pytest.approx(values.std(), abs=1e-5)
-    assert moments.merged(Moments()) == moments
-    assert Moments().merged(Moments()) == Moments()
-
-
-@pytest.mark.property
-def test_moments_are_exact_far_from_zero() -> None:
-    values = 1e8 + np.random.default_rng(0).standard_normal(20_000)
-    moments = Moments()
-    for part in np.split(values, 20):
-        moments = moments.merged(Moments.of(part))
-    assert moments.std == pytest.approx(values.std(), rel=1e-9)
-
-
-def moments_of_row(row: int) -> Moments:
-    return Moments.of(np.random.default_rng(row).standard_normal((2 + row % 3, 4)), axis=0)
-
-
-def share_moments() -> None:
-    """Each process says what it measured of 70 clips, and what it knows of all."""
-    state = PartialState(cpu=True)
-    measured: list[int] = []
-    moments = shared_moments(70, lambda row: (measured.append(row), moments_of_row(row))[1])
-    known = {"rows": measured, "count": moments.count, "mean": list(moments.mean), "std": list(moments.std)}
-    Path(sys.argv[1], f"{state.process_index}.json").write_text(json.dumps(known))
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.invariant
-def test_two_processes_share_the_measuring(tmp_path: Path) -> None:
-    printed = tmp_path / "printed.txt"
-    assert exit_codes(start_together(share_moments, tmp_path, output=printed)) == [0, 0], printed.read_text()
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-    assert sorted(first.pop("rows") + second.pop("rows")) == list(range(70))
-    alone = shared_moments(70, moments_of_row)
-    assert first == second == {"count": alone.count, "mean": list(alone.mean), "std": list(alone.std)}
-    values = np.concatenate([np.random.default_rng(row).standard_normal((2 + row % 3, 4)) for row in range(70)])
-    np.testing.assert_allclose(alone.mean, values.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(alone.std, values.std(axis=0), rtol=1e-12)
 
 
 @pytest.mark.reference

@@ -8,13 +8,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import TrainingArguments
 
 from hf_audioformer.recipes.accelerate_config import accelerate_configs
-from hf_audioformer.training.launch import check_launch, check_world_size, distributed_backend, join_processes
+from hf_audioformer.training.launch import (
+    check_launch,
+    check_world_size,
+    distributed_backend,
+    join_processes,
+    keep_to_one_gpu,
+)
 from hf_audioformer.training.trainer import trainer_arguments
 
 from ..warm_processes import exit_codes, start
@@ -167,10 +173,12 @@ def test_a_timeout_that_is_no_number_is_named() -> None:
 
 @pytest.mark.unit
 def test_only_deepspeed_without_an_accelerator_is_told_how_to_talk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED", raising=False)
-    assert distributed_backend() is None
-    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    assert distributed_backend() == (None if torch.accelerator.is_available() else "gloo")
+    for has_accelerator, backend in ((False, "gloo"), (True, None)):
+        monkeypatch.setattr(torch.accelerator, "is_available", lambda found=has_accelerator: found)
+        monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED", raising=False)
+        assert distributed_backend() is None
+        monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+        assert distributed_backend() == backend
 
 
 @pytest.mark.cli
@@ -198,6 +206,25 @@ def test_the_right_command_starts_the_package(program: str, monkeypatch: pytest.
 
 
 @pytest.mark.unit
-def test_several_gpus_in_one_process_are_refused() -> None:
+def test_a_process_of_several_gpus_is_refused_unless_it_keeps_to_one(tmp_path: Path) -> None:
+    arguments = TrainingArguments(str(tmp_path), use_cpu=True, per_device_train_batch_size=3)
+    assert arguments.train_batch_size == 3
+    arguments._n_gpu = 4  # what a machine of four GPUs gives
+    assert arguments.train_batch_size == 12
     with pytest.raises(ValueError, match=r"sees 4 GPUs.*torchrun --nproc_per_node 4"):
-        check_world_size(SimpleNamespace(world_size=1, n_gpu=4))
+        check_world_size(arguments)
+    keep_to_one_gpu(arguments)
+    check_world_size(arguments)
+    assert (arguments.n_gpu, arguments.train_batch_size) == (1, 3)
+
+
+@pytest.mark.unit
+def test_a_process_alone_says_that_it_trains_on_one_of_several_gpus(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    join_processes(True, {})
+    assert caplog.text == ""
+    join_processes(False, {})
+    assert "training on the first of 4 GPUs" in caplog.text
+    assert "--nproc_per_node 4" in caplog.text

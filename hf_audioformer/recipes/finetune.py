@@ -40,14 +40,14 @@ from .split_training import (
     SPLIT_DEFAULTS,
     SplitTraining,
     SplitTrainingArguments,
-    begin,
     callbacks,
     check_splits,
-    claim_output,
+    claim_output_for,
     sampling_weights,
     split_arguments,
     usable_splits,
 )
+from .training_run import begin
 
 __all__ = ["DataArguments", "FinetuneArguments", "ModelArguments", "main", "run"]
 
@@ -128,7 +128,7 @@ def run(arguments: FinetuneArguments) -> list[SplitResult]:
         device=None if use_cpu else PartialState().device,
     )
     splits = usable_splits(arguments, clips, splits, inputs.usable, use_cpu)
-    claim_output(arguments, clips)
+    claim_output_for(arguments, clips)
     return _Finetuning(arguments, clips, task, inputs, source, use_cpu).run(splits)
 
 

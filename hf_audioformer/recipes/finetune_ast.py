@@ -54,15 +54,15 @@ from .split_training import (
     SPLIT_DEFAULTS,
     SplitTraining,
     SplitTrainingArguments,
-    begin,
     callbacks,
     check_splits,
-    claim_output,
+    claim_output_for,
     compute_metrics,
     sampling_weights,
     split_arguments,
     usable_splits,
 )
+from .training_run import begin
 
 __all__ = ["FinetuneASTArguments", "SpectrogramClips", "main", "run"]
 
@@ -161,7 +161,7 @@ def run(arguments: FinetuneASTArguments) -> list[SplitResult]:
         lambda: _longest(waveforms, trained),
     )
     check_patches(arguments.model, extractor)
-    claim_output(arguments, clips)
+    claim_output_for(arguments, clips)
     if PartialState().is_main_process:
         print(f"The model reads {extractor.max_length} frames of 10 ms at once, {_seconds(extractor):.2f} s")
     return _FinetuningAST(arguments, clips, waveforms, extractor, use_cpu).run(splits)

@@ -1,6 +1,5 @@
 """Masked pretraining of an AudioFormer on the codes of any clips; labels are not looked at."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from accelerate import PartialState
-from transformers import EvalPrediction, TrainingArguments, set_seed
+from transformers import EvalPrediction, set_seed
 
 from .. import (
     AudioFormerConfig,
@@ -27,8 +26,8 @@ from ..data.clip_companions import Versions
 from ..data.code_dataset import CodeAugmentation, CodeDataset, CodeVersion, frames_of_crop, only_codebooks
 from ..data.collators import CompanionCollator, MaskedCodeCollator
 from ..data.hold_out import held_out_clips, parse_hold_out
-from ..training.arguments import dump_config, parse_config
-from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints, save_final
+from ..training.arguments import parse_config
+from ..training.checkpoints import newest_complete_checkpoint, save_final
 from ..training.codec_embeddings import start_from_codec
 from ..training.console import quiet_transformers
 from ..training.contrastive import (
@@ -38,9 +37,7 @@ from ..training.contrastive import (
     read_companions,
     with_codebooks_of,
 )
-from ..training.hub import check_hub_settings
 from ..training.json_file import write_json
-from ..training.launch import check_launch, join_processes
 from ..training.masked_measures import (
     Measures,
     format_measures,
@@ -50,13 +47,12 @@ from ..training.masked_measures import (
     unigram_baseline,
 )
 from ..training.model_card import write_pretraining_card
-from ..training.output import check_output, prepare_output, resumable
-from ..training.trackers import check_trackers
-from ..training.trainer import AudioTrainer, trainer_arguments
+from ..training.output import resumable
+from ..training.trainer import AudioTrainer
+from .training_run import MEASURES_FILE, begin, claim_output, finish, finished_measures, trainer_arguments_of
 
 __all__ = ["PretrainArguments", "main", "run"]
 
-MEASURES_FILE = "measures.json"
 
 TRAINING_DEFAULTS: dict[str, Any] = {
     "num_train_epochs": 12,
@@ -181,37 +177,23 @@ def run(arguments: PretrainArguments) -> dict[str, Any]:
         FileExistsError: `output_dir` holds something and neither `resume` nor `overwrite` is set, or is not ours.
         ValueError: Data, settings or the launch do not fit; the message says what to change.
     """
-    use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
-    state = join_processes(use_cpu, arguments.training)
-    check_trackers(arguments.training)
-    check_hub_settings(arguments.training, len(arguments.model.codebooks) if arguments.model.fusion == "each" else 1)
-    training = TRAINING_DEFAULTS | arguments.training
-    arguments = replace(arguments, world_size=state.num_processes, training=training)
-    check_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
-    measures = _finished(arguments)
+    models = len(arguments.model.codebooks) if arguments.model.fusion == "each" else 1
+    arguments, use_cpu = begin(arguments, TRAINING_DEFAULTS, models=models)
+    measures = finished_measures(arguments)
     if measures is None:
-        _trainer_arguments(arguments, use_cpu)  # raises what the Trainer refuses before anything is encoded or claimed
+        # What the Trainer refuses is said before anything is encoded or claimed.
+        trainer_arguments_of(arguments, TRAINING_DEFAULTS, use_cpu)
         companions = _read_companions(arguments)
-        clips = _encode(arguments, companions, None if use_cpu else state.device)
-        prepare_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
+        clips = _encode(arguments, companions, None if use_cpu else PartialState().device)
+        claim_output(arguments)
         if arguments.model.fusion == "each":
             measures = train_each(arguments, clips, use_cpu)
         else:
             measures = train_network(arguments, clips, use_cpu, companions)
-    if state.is_main_process:
+    if PartialState().is_main_process:
         print(format_measures(measures["codebooks"]))
         print(f"The model is in {arguments.output_dir}")
     return measures
-
-
-def _trainer_arguments(arguments: PretrainArguments, use_cpu: bool) -> TrainingArguments:
-    return trainer_arguments(
-        TRAINING_DEFAULTS,
-        arguments.training,
-        output_dir=arguments.output_dir,
-        seed=arguments.seed,
-        use_cpu=use_cpu,
-    )
 
 
 @dataclass(frozen=True)
@@ -239,10 +221,9 @@ def train_each(arguments: PretrainArguments, clips: PretrainingClips, use_cpu: b
             output_dir=str(Path(arguments.output_dir) / f"codebook_{index + 1}"),
             model=replace(arguments.model, num_codebooks=1, codebook_index=index, fusion="sum"),
         )
-        check_output(alone.output_dir, _recipe(alone), resume=alone.resume, overwrite=alone.overwrite)
-        measures = _finished(alone)
+        measures = finished_measures(alone)
         if measures is None:
-            prepare_output(alone.output_dir, _recipe(alone), resume=alone.resume, overwrite=alone.overwrite)
+            claim_output(alone)
             measures = train_network(alone, clips, use_cpu)
         codebooks |= measures["codebooks"]
     measures = _all_measures(codebooks, clips)
@@ -279,9 +260,7 @@ def train_network(
             history=trainer.state.log_history,
         )
         _write_measures(arguments, measures)
-        remove_checkpoints(folder)
-        if trainer.args.push_to_hub:
-            print(f"pushed to {trainer.push_finished(folder).url}")
+        finish(trainer, folder)
     trainer.accelerator.wait_for_everyone()
     return measures
 
@@ -343,7 +322,7 @@ def build_trainer(
     )
     return AudioTrainer(
         model=model,
-        args=_trainer_arguments(arguments, use_cpu),
+        args=trainer_arguments_of(arguments, TRAINING_DEFAULTS, use_cpu),
         train_dataset=CodeDataset(clips.training, augmentation=_crop(arguments, extractor)),
         eval_dataset=CodeDataset(clips.validation),
         data_collator=CompanionCollator(collator) if companions else collator,
@@ -437,10 +416,6 @@ def _masked_accuracy(prediction: EvalPrediction) -> dict[str, float]:
     return {"accuracy": float(accuracy.mean())}
 
 
-def _recipe(arguments: PretrainArguments) -> str:
-    return dump_config(replace(arguments, resume=False, overwrite=False))
-
-
 def _all_measures(codebooks: dict[str, Measures], clips: PretrainingClips) -> dict[str, Any]:
     return {
         **mean_measures(codebooks),
@@ -448,14 +423,6 @@ def _all_measures(codebooks: dict[str, Measures], clips: PretrainingClips) -> di
         "validation_clips": len(clips.validation),
         "codebooks": codebooks,
     }
-
-
-def _finished(arguments: PretrainArguments) -> dict[str, Any] | None:
-    """The measures of a model that is finished and to be gone on with."""
-    file = Path(arguments.output_dir) / MEASURES_FILE
-    if not (arguments.resume and file.is_file()):
-        return None
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _write_measures(arguments: PretrainArguments, measures: dict[str, Any]) -> None:

@@ -26,13 +26,11 @@ from ..data.clip_table import CURVE_COLUMNS
 from ..data.labels import as_rows, class_balanced_weights
 from ..data.moments import EVENT_COLUMNS
 from ..data.splits import Split, SplitArguments
-from ..training.arguments import dump_config
-from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints
+from ..training.checkpoints import newest_complete_checkpoint
 from ..training.floor import Floor
 from ..training.hub import check_hub_settings
-from ..training.launch import check_launch, join_processes
 from ..training.model_card import Measured, tell_of_all_splits
-from ..training.output import check_output, check_same_clips, prepare_output
+from ..training.output import check_same_clips
 from ..training.results import (
     SplitResult,
     format_results,
@@ -42,19 +40,18 @@ from ..training.results import (
 )
 from ..training.steps import FinishedStep, remove_steps
 from ..training.tasks import CLASSIFICATION, ScoredClips, Task
-from ..training.trackers import check_trackers
 from ..training.trainer import AudioTrainer, trainer_arguments
 from .inputs import TrainingClips
+from .training_run import claim_output, finish
 
 __all__ = [
     "PARTS",
     "SPLIT_DEFAULTS",
     "SplitTraining",
     "SplitTrainingArguments",
-    "begin",
     "callbacks",
     "check_splits",
-    "claim_output",
+    "claim_output_for",
     "compute_metrics",
     "sampling_weights",
     "split_arguments",
@@ -110,33 +107,14 @@ class SplitTrainingArguments:
 Arguments = TypeVar("Arguments", bound=SplitTrainingArguments)
 
 
-def begin(arguments: Arguments, defaults: Mapping[str, Any]) -> tuple[Arguments, bool]:
-    """Joins the processes that were launched and checks that they may write to `output_dir`, before anything is read.
-
-    Returns the arguments with all that was left open (of `training` what `defaults` say), and whether training runs on
-    the CPU.
-
-    Raises:
-        FileExistsError: `output_dir` holds something and neither `resume` nor `overwrite` is set, or is not ours.
-        ValueError: The launch would train apart, or the run to resume had other settings.
-    """
-    use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
-    state = join_processes(use_cpu, arguments.training)
-    check_hub_settings(arguments.training)
-    check_trackers(arguments.training)
-    arguments = replace(arguments, world_size=state.num_processes, training={**defaults, **arguments.training})
-    check_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
-    return arguments, use_cpu
-
-
-def claim_output(arguments: SplitTrainingArguments, clips: ClipTable) -> None:
+def claim_output_for(arguments: SplitTrainingArguments, clips: ClipTable) -> None:
     """Makes `output_dir`, with the settings in it; called once the data is known to be there.
 
     Raises:
         FileExistsError: As `begin`.
         ValueError: As `begin`, or the run to resume had other clips.
     """
-    prepare_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
+    claim_output(arguments)
     columns = [name for name in (arguments.split.column, arguments.split.group_column) if name is not None]
     columns += [name for name in (*EVENT_COLUMNS, *CURVE_COLUMNS) if name in clips.table.column_names]
     check_same_clips(Path(arguments.output_dir), clips.digest(columns), resume=arguments.resume)
@@ -296,10 +274,8 @@ class SplitTraining(ABC, Generic[Arguments]):
             self.save(trainer, folder, weights)
             self.write_card(trainer, folder, Measured(result, scored, done.history, self.task))
             write_results(result_file, [result])
-            remove_checkpoints(folder)
             remove_steps(folder)
-            if trainer.args.push_to_hub:
-                print(f"pushed to {trainer.push_finished(folder).url}")
+            finish(trainer, folder)
         trainer.accelerator.wait_for_everyone()
         return result
 
@@ -372,10 +348,6 @@ class _TestEachEpoch(TrainerCallback):
         should_log = control.should_log  # logging here sets it back, and the epoch's loss is still to be logged
         self.trainer.log({TEST_SCORE: self.score()})
         control.should_log = should_log
-
-
-def _recipe(arguments: SplitTrainingArguments) -> str:
-    return dump_config(replace(arguments, resume=False, overwrite=False))
 
 
 def _describe(split: Split, clips: ClipTable) -> str:

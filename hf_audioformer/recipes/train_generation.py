@@ -11,7 +11,6 @@ is measured, beside what it heard and beside the codec's own round trip of the c
 can give, and written as wav files.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import TrainingArguments, set_seed
+from accelerate import PartialState
+from transformers import set_seed
 
 from .. import (
     AudioFormerConfig,
@@ -37,23 +37,20 @@ from ..data.collators import GenerationCollator
 from ..data.generation_dataset import TASKS, GenerationDataset, Task
 from ..data.hold_out import held_out_clips, parse_hold_out
 from ..models.audioformer.generation_audioformer import AudioFormerGenerativeModel
-from ..training.arguments import dump_config, parse_config
-from ..training.checkpoints import newest_complete_checkpoint, remove_checkpoints, save_final
+from ..training.arguments import parse_config
+from ..training.checkpoints import newest_complete_checkpoint, save_final
 from ..training.classifier import with_settings
 from ..training.console import quiet_transformers
-from ..training.hub import check_hub_settings
 from ..training.json_file import write_json
-from ..training.launch import check_launch, join_processes
 from ..training.model_card import write_generation_card
-from ..training.output import check_output, prepare_output, resumable
-from ..training.trackers import check_trackers
-from ..training.trainer import AudioTrainer, trainer_arguments
+from ..training.output import resumable
+from ..training.trainer import AudioTrainer
 from .generation_measures import ExampleClip, format_generation, measure_generation
 from .inputs import ReadingArguments, load_extractor, read
+from .training_run import MEASURES_FILE, begin, claim_output, finish, finished_measures, trainer_arguments_of
 
 __all__ = ["TrainGenerationArguments", "main", "run"]
 
-MEASURES_FILE = "measures.json"
 
 TRAINING_DEFAULTS: dict[str, Any] = {
     "num_train_epochs": 12,
@@ -184,38 +181,22 @@ def run(arguments: TrainGenerationArguments) -> dict[str, Any]:
         FileExistsError: `output_dir` holds something and neither `resume` nor `overwrite` is set, or is not ours.
         ValueError: Data, settings or the launch do not fit; the message says what to change.
     """
-    use_cpu = check_launch(arguments.world_size, use_cpu=arguments.training.get("use_cpu"))
-    state = join_processes(use_cpu, arguments.training)
-    check_trackers(arguments.training)
-    check_hub_settings(arguments.training)
-    training = TRAINING_DEFAULTS | arguments.training
-    arguments = replace(arguments, world_size=state.num_processes, training=training)
-    output = (arguments.output_dir, dump_config(replace(arguments, resume=False, overwrite=False)))
-    check_output(*output, resume=arguments.resume, overwrite=arguments.overwrite)
-    measures = _finished(arguments)
+    arguments, use_cpu = begin(arguments, TRAINING_DEFAULTS)
+    measures = finished_measures(arguments)
     if measures is None:
-        _trainer_arguments(arguments, use_cpu)  # raises what the Trainer refuses before anything is encoded or claimed
+        # What the Trainer refuses is said before anything is encoded or claimed.
+        trainer_arguments_of(arguments, TRAINING_DEFAULTS, use_cpu)
         extractor = load_extractor(_checkpoint(arguments), "model.checkpoint")
-        # So do these two.
+        # And so is what these two refuse.
         config = _config(arguments, extractor)
         frames_of_crop(arguments.data.crop_seconds, extractor.frame_rate)
-        clips = _encode(_divide(arguments, extractor), arguments, None if use_cpu else state.device)
-        prepare_output(*output, resume=arguments.resume, overwrite=arguments.overwrite)
+        clips = _encode(_divide(arguments, extractor), arguments, None if use_cpu else PartialState().device)
+        claim_output(arguments)
         measures = train(arguments, clips, config, use_cpu)
-    if state.is_main_process:
+    if PartialState().is_main_process:
         print(format_generation(measures["tasks"]))
         print(f"The model is in {arguments.output_dir}, what it generates in {Path(arguments.output_dir) / 'examples'}")
     return measures
-
-
-def _trainer_arguments(arguments: TrainGenerationArguments, use_cpu: bool) -> TrainingArguments:
-    return trainer_arguments(
-        TRAINING_DEFAULTS,
-        arguments.training,
-        output_dir=arguments.output_dir,
-        seed=arguments.seed,
-        use_cpu=use_cpu,
-    )
 
 
 @dataclass(frozen=True)
@@ -261,9 +242,7 @@ def train(
             history=trainer.state.log_history,
         )
         write_json(folder / MEASURES_FILE, measures)
-        remove_checkpoints(folder)
-        if trainer.args.push_to_hub:
-            print(f"pushed to {trainer.push_finished(folder).url}")
+        finish(trainer, folder)
     trainer.accelerator.wait_for_everyone()
     return measures
 
@@ -334,7 +313,7 @@ def _trainer(
     )
     return AudioTrainer(
         model=model,
-        args=_trainer_arguments(arguments, use_cpu),
+        args=trainer_arguments_of(arguments, TRAINING_DEFAULTS, use_cpu),
         train_dataset=heard,
         eval_dataset=replace(heard, versions=_in_order(clips.validation_codes), crop_frames=None),
         data_collator=GenerationCollator(extractor.special_token_id("pad")),
@@ -394,11 +373,3 @@ def _measure(
         seed=arguments.seed,
         **how,
     )
-
-
-def _finished(arguments: TrainGenerationArguments) -> dict[str, Any] | None:
-    """The measures of a model that is finished and to be gone on with."""
-    file = Path(arguments.output_dir) / MEASURES_FILE
-    if not (arguments.resume and file.is_file()):
-        return None
-    return json.loads(file.read_text(encoding="utf-8"))

@@ -118,8 +118,8 @@ def join_processes(use_cpu: bool, training: Mapping[str, Any]) -> PartialState:
     gpus = torch.cuda.device_count()
     if state.num_processes == 1 and gpus > 1 and not use_cpu:
         logger.warning(
-            "training on the first of %d GPUs; torchrun --nproc_per_node %d -m hf_audioformer ... trains on all, where the "
-            "batch size is to be divided by %d",
+            "training on the first of %d GPUs; torchrun --nproc_per_node %d -m hf_audioformer ... trains on all (the "
+            "batch size divided by %d)",
             *[gpus] * 3,
         )
     return state

@@ -73,6 +73,8 @@ def main() -> None:
     parser.add_argument("--mean", type=float, help="of the training features, as `hf-audioformer stats` tells it")
     parser.add_argument("--std", type=float, help="of the training features, not doubled")
     arguments = parser.parse_args()
+    if (arguments.mean is None) != (arguments.std is None):
+        parser.error(f"--mean is {arguments.mean} and --std {arguments.std}; give both or none")
 
     _, convert = kind_of(arguments.source)
     if arguments.verify:
@@ -81,13 +83,13 @@ def main() -> None:
     model = convert(
         arguments.source,
         seed=arguments.seed,
-        label_names=arguments.labels.split(","),
+        label_names=[name.strip() for name in arguments.labels.split(",")],
         seconds=arguments.seconds,
         max_length=arguments.max_length,
         frequency_stride=frequency_stride,
         time_stride=time_stride,
     )
-    statistics = {name: getattr(arguments, name) for name in ("mean", "std") if getattr(arguments, name) is not None}
+    statistics = {} if arguments.mean is None else {"mean": arguments.mean, "std": arguments.std}
     model.save_pretrained(arguments.target)
     ASTFeatureExtractor(max_length=model.config.max_length, **statistics).save_pretrained(arguments.target)
 

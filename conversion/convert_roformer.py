@@ -79,9 +79,16 @@ def roformer_from_audioformer(source: AudioFormerModel, max_position_embeddings:
     """A RoFormer whose outputs equal those of a post-norm AudioFormer of one codebook, up to its longest length.
 
     Raises:
-        ValueError: The AudioFormer is pre-norm, reads several codebooks, or has another rotary base.
+        ValueError: The AudioFormer is pre-norm, reads several codebooks or no codes, has other positions or another
+            rotary base, or local attention.
     """
     config = source.config
+    is_local = "sliding_attention" in (config.layer_types or ())
+    if config.front_end != "codes" or config.position_embedding_type != "rotary" or is_local:
+        raise ValueError(
+            f'front_end="{config.front_end}", position_embedding_type="{config.position_embedding_type}", '
+            f"layer_types={config.layer_types}: RoFormer reads codes, with rotary positions and full attention."
+        )
     theta = config.rope_parameters["rope_theta"]
     if config.norm_position != "post" or config.num_codebooks != 1 or theta != 10000:
         raise ValueError(

@@ -6,7 +6,7 @@ Importing the package registers AudioFormer with the Auto classes; everything el
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .environment import require_torchaudio
+from .environment import require_environment
 
 try:
     from transformers import (
@@ -38,7 +38,7 @@ try:
         AudioFormerModel,
     )
 except (ImportError, OSError, RuntimeError):
-    require_torchaudio()  # the usual cause, with its remedy
+    require_environment()  # the usual causes, with their remedies
     raise
 
 if TYPE_CHECKING:

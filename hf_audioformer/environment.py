@@ -1,8 +1,9 @@
-"""What must be installed, checked in one place: `hf-audioformer doctor` and `require_torchaudio`.
+"""What must be installed, checked in one place: `hf-audioformer doctor` and `require_environment`.
 
 torch and torchaudio must match. torchaudio 2.11, the newest release, refuses a torch built for another CUDA minor (as
 2.15 is) and cannot load beside a CPU-only torch 2.13; and a torchaudio that cannot load breaks `transformers` with it.
-This module imports nothing of the package, so that it can be asked when the rest cannot be imported.
+This module imports nothing of the package, so that `python environment.py` tells what is wrong when the rest cannot be
+imported.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from packaging.specifiers import SpecifierSet
 
-__all__ = ["VERSIONS", "Finding", "check_environment", "main", "require_torchaudio"]
+__all__ = ["VERSIONS", "Finding", "check_environment", "main", "require_environment"]
 
 VERSIONS = {"torch": ">=2.11,<2.15", "torchaudio": ">=2.11,<2.12", "transformers": ">=5.5,<6"}
 TORCHAUDIO_REMEDY = (
@@ -51,12 +52,16 @@ class Finding:
     required: bool = True
 
 
-def require_torchaudio() -> None:
-    """Raises an ImportError that says what to do where torchaudio is missing or cannot load."""
+def require_environment() -> None:
+    """Raises an ImportError that says what to do where torchaudio cannot load, or a package has another version."""
+    doctor = f"Check all else by: {sys.executable} {__file__}"
     try:
         import_module("torchaudio")
     except LOAD_ERRORS as error:
-        raise ImportError(f"torchaudio cannot be loaded ({_one_line(error)}). {TORCHAUDIO_REMEDY}") from error
+        raise ImportError(f"torchaudio cannot be loaded ({_one_line(error)}). {TORCHAUDIO_REMEDY}\n{doctor}") from error
+    for finding in map(_check_version, VERSIONS):
+        if not finding.ok:
+            raise ImportError(f"{finding.name} is {finding.found}: {finding.remedy}\n{doctor}")
 
 
 def check_environment() -> list[Finding]:

@@ -233,6 +233,13 @@ def _area(points: np.ndarray, spread_weight: float) -> float:
     most = EFFECTIVE_FALSE_POSITIVES_PER_HOUR
     rates = np.unique(np.append(points[:, 0].ravel(), [0.0, most]))
     rates = rates[rates <= most]
-    reached = np.where(points[:, 0] <= rates[:, None, None], points[:, 1], 0).max(axis=1)  # (rates, classes)
+    reached = np.stack([_highest_up_to(rates, *of_class) for of_class in points.transpose(2, 1, 0)], axis=1)
     shares = np.maximum(reached.mean(axis=1) - spread_weight * reached.std(axis=1), 0)
     return float((shares[:-1] * np.diff(rates)).sum() / most)
+
+
+def _highest_up_to(rates: np.ndarray, known_rates: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """At each of the rates the highest of the shares whose own rates are no higher, 0 where there is none."""
+    order = known_rates.argsort()
+    highest = np.append(0.0, np.maximum.accumulate(shares[order]))
+    return highest[known_rates[order].searchsorted(rates, side="right")]

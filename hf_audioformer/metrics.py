@@ -216,16 +216,17 @@ def _metrics_of_output(predictions: np.ndarray, targets: np.ndarray) -> dict[str
         "mse": np.square(errors).mean(),
         "mae": np.abs(errors).mean(),
         "rmse": np.sqrt(np.square(errors).mean()),
-        "r2": 1 - np.square(errors).sum() / spread if spread else float("nan"),
+        "r2": 1 - np.square(errors).sum() / spread if np.ptp(targets) else float("nan"),
         "pearson": _correlation(predictions, targets),
         "spearman": _correlation(rankdata(predictions), rankdata(targets)),
     }
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    if not np.ptp(one) or not np.ptp(other):  # what is left of a constant without its mean is rounding
+        return float("nan")
     one, other = one - one.mean(), other - other.mean()
-    scale = np.sqrt(np.square(one).sum() * np.square(other).sum())
-    return float((one * other).sum() / scale) if scale else float("nan")
+    return float((one * other).sum() / np.sqrt(np.square(one).sum() * np.square(other).sum()))
 
 
 def _single_label_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -64,12 +64,14 @@ def test_doctor_survives_a_torchaudio_that_cannot_load(broken_torchaudio: Path) 
 
 
 @pytest.mark.fault
-def test_require_torchaudio_says_what_to_do(broken_torchaudio: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    environment.require_torchaudio()
+def test_a_torchaudio_that_cannot_load_is_told_with_its_remedy(
+    broken_torchaudio: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment.require_environment()
     monkeypatch.delitem(sys.modules, "torchaudio")
     monkeypatch.syspath_prepend(broken_torchaudio)
     with pytest.raises(ImportError, match=r"cannot be loaded \(OSError: libcudart.*torch and torchaudio must match"):
-        environment.require_torchaudio()
+        environment.require_environment()
 
 
 @pytest.mark.fault
@@ -80,3 +82,18 @@ def test_versions_out_of_range_and_packages_not_installed(monkeypatch: pytest.Mo
     assert not findings["numpy"].ok
     assert findings["numpy"].found.endswith(", wanted <1")
     assert findings["no-such-package"].found == "not installed"
+
+
+@pytest.mark.fault
+def test_importing_the_package_beside_another_transformers_tells_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "transformers").mkdir()
+    (tmp_path / "transformers" / "__init__.py").touch()
+    (tmp_path / "transformers-4.57.0.dist-info").mkdir()
+    (tmp_path / "transformers-4.57.0.dist-info" / "METADATA").write_text("Name: transformers\nVersion: 4.57.0\n")
+    path = os.pathsep.join([str(tmp_path), str(PROJECT_ROOT)])
+    command = [sys.executable, "-m", "hf_audioformer", "doctor"]
+    environment_ = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run(command, env=environment_, capture_output=True, text=True, timeout=100, check=False)
+    wanted = environment.VERSIONS["transformers"]
+    assert f"transformers is 4.57.0, wanted {wanted}: pip install 'transformers{wanted}'" in done.stderr
+    assert f"Check all else by: {sys.executable} {environment.__file__}" in done.stderr

@@ -239,6 +239,16 @@ def test_regression_equals_scikit_learn_and_scipy() -> None:
     assert math.isnan(regression_metrics(np.ones(3), np.arange(3.0))["pearson"])
 
 
+@pytest.mark.unit
+def test_what_is_constant_is_not_correlated() -> None:
+    constant = np.full(3, 0.1)
+    assert constant.mean() != 0.1, "the mean of a constant is rounded"
+    of_targets = regression_metrics(np.arange(3.0), constant)
+    assert [math.isnan(of_targets[name]) for name in ("r2", "pearson", "spearman")] == [True] * 3
+    of_predictions = regression_metrics(constant, np.arange(3.0))
+    assert [math.isnan(of_predictions[name]) for name in ("r2", "pearson", "spearman")] == [False, True, True]
+
+
 @pytest.mark.reference
 @pytest.mark.filterwarnings("error")
 def test_unknown_targets_are_left_out_of_each_output() -> None:

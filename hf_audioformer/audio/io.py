@@ -39,7 +39,7 @@ def load_audio(
 
     Channels are averaged. With `sampling_rate` (Hz) the waveform is resampled to it, otherwise it keeps its own rate.
     `name` is what errors call the clip (default: its path). A file longer than `max_seconds` is refused by its header,
-    before it is decoded.
+    before it is decoded; an MP3 that does not tell its length once so much of it is.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -72,8 +72,8 @@ def _decode(file: io.BytesIO | str, name: str, max_seconds: float | None) -> tup
                 samples, rate = sound.read(dtype="float32", always_2d=True), sound.samplerate
                 promised, log = sound.frames, sound.extra_info
         if streamed is not None:
-            samples, rate = decode_stream(streamed)
-            _check_length(len(samples) / rate, max_seconds, name)
+            samples, rate = decode_stream(streamed, max_seconds)
+            _check_length(len(samples) / rate, max_seconds, name, " or more")
             promised, log = 0, ""
     except (soundfile.SoundFileError, TypeError) as error:  # TypeError: a path in .raw, taken for headerless audio
         raise ValueError(
@@ -94,9 +94,9 @@ def _streamed_mp3(file: io.BytesIO | str) -> bytes | None:
     return sound_without_length(file.getvalue() if isinstance(file, io.BytesIO) else Path(file).read_bytes())
 
 
-def _check_length(seconds: float, max_seconds: float | None, name: str) -> None:
+def _check_length(seconds: float, max_seconds: float | None, name: str, or_more: str = "") -> None:
     if max_seconds is not None and seconds > max_seconds:
-        raise ValueError(f"{name}: {seconds:.1f} s long; at most {max_seconds:g} s are taken here. Cut it.")
+        raise ValueError(f"{name}: {seconds:.1f} s long{or_more}; at most {max_seconds:g} s are taken here. Cut it.")
 
 
 def _check_complete(num_samples: int, promised: int, log: str, name: str) -> None:

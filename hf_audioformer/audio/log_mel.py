@@ -56,8 +56,12 @@ def log_mel(
 
 
 def log_mel_distance(decoded: Tensor, original: Tensor, sampling_rate: int) -> float:
-    """Mean absolute difference of natural log-mels (64 bands), floored 80 dB under the peak of `original`."""
-    decoded = decoded[: len(original)]
+    """Mean absolute difference of natural log-mels (64 bands), floored 80 dB under the peak of `original`.
+
+    It is measured as far as both reach, since codecs give a few samples more or less.
+    """
+    samples = min(len(decoded), len(original))
+    decoded, original = decoded[:samples], original[:samples]
     floor = log_mel(original, sampling_rate).max().exp().item() * 10 ** (-DISTANCE_RANGE_DB / 10)
     expected, found = (log_mel(audio, sampling_rate, floor=floor) for audio in (original, decoded))
     return (found - expected).abs().mean().item()

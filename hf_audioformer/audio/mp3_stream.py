@@ -4,6 +4,7 @@ libsndfile guesses it from the size of the file and the first frames, and reads 
 it too long, a bit rate that varies too short, to a fifth in one trial. Of a stream it guesses nothing.
 """
 
+import math
 import os
 import threading
 
@@ -28,8 +29,9 @@ def sound_without_length(mp3: bytes) -> bytes | None:
     return None if not first or any(mark in first for mark in _LENGTH_MARKS) else mp3[start:]
 
 
-def decode_stream(mp3: bytes) -> tuple[np.ndarray, int]:
-    """The sound of an MP3 file without tags, to its end, float32 (samples, channels), and its sampling rate in Hz.
+def decode_stream(mp3: bytes, max_seconds: float | None = None) -> tuple[np.ndarray, int]:
+    """The sound of an MP3 file without tags, float32 (samples, channels), and its sampling rate in Hz; to its end, or
+    to where it is longer than `max_seconds`.
 
     Raises:
         soundfile.SoundFileError: It cannot be read.
@@ -41,9 +43,11 @@ def decode_stream(mp3: bytes) -> tuple[np.ndarray, int]:
     feeder.start()
     try:
         with soundfile.SoundFile(reading, closefd=False) as sound:
+            wanted = math.inf if max_seconds is None else max_seconds * sound.samplerate
             blocks = [sound.read(0, dtype="float32", always_2d=True)]
-            while len(block := sound.read(_BLOCK_SAMPLES, dtype="float32", always_2d=True)):
+            while wanted >= 0 and len(block := sound.read(_BLOCK_SAMPLES, dtype="float32", always_2d=True)):
                 blocks.append(block)
+                wanted -= len(block)
             return np.concatenate(blocks), sound.samplerate
     finally:
         os.close(reading)  # a feeder that is not done ends by it

@@ -1,6 +1,6 @@
 """The classifier that fine-tuning starts from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
 
@@ -16,6 +16,7 @@ from .. import (
     AudioFormerSignalFeatureExtractor,
 )
 from ..data import ClipTable
+from ..models.audioformer.configuration_audioformer import ProblemType
 from ..models.audioformer.feature_extraction_signal_audioformer import FeatureKind
 from ..models.audioformer.modeling_audioformer import AudioFormerLabelledModel
 from .codec_embeddings import start_from_codec
@@ -159,7 +160,7 @@ def build_model(
     are not known; cases are clips or moments.
 
     Raises:
-        ValueError: As `model_config`.
+        ValueError: As `model_config`, or weights of the encoder are not those of the configuration.
     """
     config = model_config(source, clips, arguments, extractor)
     if arguments.random_weights:
@@ -170,13 +171,20 @@ def build_model(
         with quiet_transformers():  # the head is new where it is another one, and that of an MLM is left out
             loading: Any = MODELS[arguments.head].from_pretrained
             model, info = loading(source, config=config, ignore_mismatched_sizes=True, output_loading_info=True)
-        body = sorted(str(key[0]) for key in info["mismatched_keys"] if str(key[0]).startswith("audioformer."))
-        if body:
-            raise ValueError(f"model.checkpoint {source} has weights of other sizes than its configuration: {body[0]}")
+        _check_body(source, (str(key[0]) for key in info["mismatched_keys"]), "has weights of other sizes than")
+        _check_body(source, info["missing_keys"], "lacks weights of")
     model.resize_classifier(clips.label_names)
+    model.config.problem_type = cast(ProblemType, clips.problem_type)
     if targets is not None and clips.target_columns:
         model.config.target_mean, model.config.target_scale = statistics_of_targets(targets, clips.label_names)
     return model
+
+
+def _check_body(source: str, names: Iterable[str], what: str) -> None:
+    """Raises a ValueError if weights of these names belong to the encoder."""
+    body = sorted(name for name in names if name.startswith("audioformer."))
+    if body:
+        raise ValueError(f"model.checkpoint {source} {what} its configuration: {body[0]}")
 
 
 def statistics_of_targets(targets: np.ndarray, names: Sequence[str]) -> tuple[list[float], list[float]]:
@@ -209,7 +217,9 @@ def model_config(
     settings = _given(arguments, *names)
     if "hidden_dropout" in settings:
         settings.setdefault("classifier_dropout", settings["hidden_dropout"])
-    settings |= {"problem_type": clips.problem_type, "target_mean": None, "target_scale": None}
+    settings |= {"target_mean": None, "target_scale": None, "class_weights": None}
+    # Transformers refuses classes with the one label of a stored number, which `build_model` replaces.
+    settings["problem_type"] = clips.problem_type if stored.num_labels != 1 else None
     if arguments.random_weights:
         settings |= _given(arguments, "position_embedding_type", "norm_position")
     if isinstance(extractor, AudioFormerSignalFeatureExtractor) and stored.front_end == "codes":

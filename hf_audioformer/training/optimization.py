@@ -24,7 +24,7 @@ _LAYER = re.compile(r"\.layers\.(\d+)\.")
 _EMBEDDINGS = ".embeddings."
 
 # Vectors that are added to every clip: like biases, there is no reason to pull them to zero.
-_POSITIONS_AND_TOKENS = ("position_embeddings", "cls_token", "distillation_token")
+_POSITIONS_AND_TOKENS = {"position_embeddings", "height_embeddings", "cls_token", "distillation_token"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class OptimizationArguments:
 
 def decays(name: str) -> bool:
     """Whether a weight that is no norm or bias takes part in weight decay; positions and tokens do not."""
-    return not name.endswith(_POSITIONS_AND_TOKENS)
+    return _POSITIONS_AND_TOKENS.isdisjoint(name.split("."))
 
 
 def learning_rate_factors(model: PreTrainedModel, *, layer_decay: float, head_factor: float) -> dict[str, float]:

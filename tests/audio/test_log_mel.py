@@ -2,7 +2,7 @@ import pytest
 import torch
 from torchaudio.transforms import MelSpectrogram
 
-from hf_audioformer.audio.log_mel import log_mel
+from hf_audioformer.audio.log_mel import log_mel, log_mel_distance
 
 
 @pytest.mark.reference
@@ -48,3 +48,13 @@ def test_a_clip_is_the_same_alone_and_in_a_batch() -> None:
 def test_refuses_what_is_no_waveform(waveform: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="with at least one sample"):
         log_mel(waveform, 16000)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("samples", [79_992, 80_000, 80_500])
+def test_the_distance_of_sounds_of_other_lengths_is_that_of_what_both_have(samples: int) -> None:
+    """DAC with ratios of 5 gives 8 samples less than five seconds of 16 kHz."""
+    original = torch.randn(80_000)
+    changed = torch.nn.functional.pad(2 * original, (0, samples - 80_000))
+    expected = 2 * torch.tensor(2.0).log()
+    assert log_mel_distance(changed, original, 16_000) == pytest.approx(expected.item(), rel=0.01)

@@ -29,7 +29,7 @@ def test_command_converts_a_folder(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     source, target = image_model(kind, tmp_path), str(tmp_path / "target")
-    options = ["--labels", "dog,rain,sea", "--seconds", "0.5", "--strides", "8", "4", "--mean", "-4", "--std", "3"]
+    options = ["--labels", "dog, rain,sea", "--seconds", "0.5", "--strides", "8", "4", "--mean", "-4", "--std", "3"]
     monkeypatch.setattr(sys, "argv", ["convert_deit", source, target, *options])
     main()
     assert "largest difference of outputs: " in capsys.readouterr().out
@@ -57,6 +57,13 @@ def test_a_wrong_weight_is_noticed(kind: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(convert_deit.KINDS, kind, (body, broken))
     with pytest.raises(ValueError, match=r"outputs differ from the image model's by .*: nothing is written"):
         verify(source)
+
+
+def test_one_statistic_alone_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(sys, "argv", ["convert_deit", "deit", "ast", "--labels", "a", "--seconds", "1", "--mean", "-4"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--mean is -4.0 and --std None; give both or none" in capsys.readouterr().err
 
 
 def test_other_models_are_refused(tmp_path: Path) -> None:

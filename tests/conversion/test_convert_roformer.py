@@ -85,6 +85,19 @@ def test_audioformers_of_another_kind_are_refused(settings):
         roformer_from_audioformer(audioformer(**settings))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"sliding_window": 400},  # more than the codes that are compared
+        {"position_embedding_type": "learned"},
+        {"front_end": "patches", "num_features": 8, "patch_size": (4, 4)},
+    ],
+)
+def test_audioformers_with_other_attention_or_inputs_are_refused(settings):
+    with pytest.raises(ValueError, match="RoFormer reads codes, with rotary positions and full attention"):
+        roformer_from_audioformer(audioformer(**settings))
+
+
 def test_unequal_networks_are_noticed():
     source = roformer()
     target = audioformer_from_roformer(source)

@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import ASTConfig, ASTFeatureExtractor, AutoModelForAudioClassification, TrainerCallback, pipeline
 
-from hf_audioformer import cli, load_audio, read_clips
+from hf_audioformer import AudioFormerForAudioClassification, cli, load_audio, read_clips
 from hf_audioformer.data.splits import SplitArguments, make_splits
 from hf_audioformer.recipes import finetune, split_training
 from hf_audioformer.recipes.finetune import DataArguments, FinetuneArguments, ModelArguments
@@ -413,6 +413,33 @@ def test_a_classifier_with_another_pooling_lends_its_encoder(
     name = "audioformer.embeddings.code_embeddings.weight"
     assert torch.equal(model.state_dict()[name], load_file(Path(source) / "model.safetensors")[name])
     assert torch.isfinite(model.classifier.weight).all()
+
+
+@pytest.mark.unit
+def test_a_model_of_one_number_lends_its_encoder_to_classes(
+    arguments: FinetuneArguments, tiny_extractor: Any, tmp_path: Path
+) -> None:
+    source = str(arguments.model.checkpoint)
+    number = {"problem_type": "regression", "target_mean": [3.0], "target_scale": [2.0]}
+    AudioFormerForAudioClassification.from_pretrained(source, num_labels=1, **number).save_pretrained(tmp_path)
+    clips = read_clips(arguments.data.source)
+    model = finetune.build_model(str(tmp_path), clips, arguments.model, tiny_extractor)
+    assert (model.config.problem_type, model.config.target_mean) == ("single_label_classification", None)
+    assert tuple(model.config.id2label.values()) == clips.label_names
+
+
+@pytest.mark.fault
+def test_a_checkpoint_without_a_layer_of_its_configuration_is_refused(
+    arguments: FinetuneArguments, tiny_extractor: Any, tmp_path: Path
+) -> None:
+    source = Path(str(arguments.model.checkpoint))
+    shutil.copytree(source, tmp_path / "network")
+    config = json.loads((source / "config.json").read_text())
+    config["num_hidden_layers"] += 1
+    (tmp_path / "network" / "config.json").write_text(json.dumps(config))
+    clips = read_clips(arguments.data.source)
+    with pytest.raises(ValueError, match=r"network lacks weights of its configuration: audioformer\.layers\."):
+        finetune.build_model(str(tmp_path / "network"), clips, arguments.model, tiny_extractor)
 
 
 @pytest.mark.fault

@@ -8,7 +8,7 @@ import torch
 
 from hf_audioformer import AudioFormerForAudioClassification
 from hf_audioformer.training.checkpoints import newest_complete_checkpoint
-from hf_audioformer.training.optimization import OptimizationArguments, learning_rate_factors, step_schedule
+from hf_audioformer.training.optimization import OptimizationArguments, decays, learning_rate_factors, step_schedule
 
 from ..fixtures_recipes import tiny_config
 from .tiny_ast import assert_equal_bits, log_of, make_model, make_trainer, weights_of
@@ -144,6 +144,19 @@ def test_norms_biases_positions_and_tokens_do_not_decay_unless_told(tmp_path: Pa
         decayed[decay_all] = {name for name, weight in trainer.model.named_parameters() if by_weight[weight]}
     matrices = {name for name, weight in make_model().named_parameters() if weight.dim() == 2 or weight.dim() == 4}
     assert decayed == {False: matrices, True: {name for name, _ in make_model().named_parameters()}}
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    "settings",
+    [{"position_embedding_type": "learned"}, {"front_end": "patches", "num_features": 8, "patch_size": (4, 4)}],
+    ids=["learned", "patches"],
+)
+def test_learned_positions_of_an_audioformer_do_not_decay(settings: dict[str, Any]) -> None:
+    model = AudioFormerForAudioClassification(tiny_config(**settings))
+    kept = {name for name, _ in model.named_parameters() if not decays(name)}
+    assert len(kept) == 1
+    assert all("position_embeddings" in name or "height_embeddings" in name for name in kept)
 
 
 @pytest.mark.fault

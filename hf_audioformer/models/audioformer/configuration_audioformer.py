@@ -18,6 +18,7 @@ LAYER_TYPES = ("full_attention", "sliding_attention")
 
 # The special tokens stand after the codes, in this order; their ids are `codebook_size + position`.
 SPECIAL_TOKENS = ("boa", "eoa", "mask", "pad")
+NUMBERS_OF_LABELS = ("class_weights", "target_mean", "target_scale")
 
 
 def special_token_id(codebook_size: int, name: str) -> int:
@@ -169,6 +170,7 @@ class AudioFormerConfig(PreTrainedConfig):
             self.vocab_size = self.codebook_size + len(SPECIAL_TOKENS)
         if self.classifier_dropout is None:
             self.classifier_dropout = self.hidden_dropout
+        self._drop_numbers_of_other_labels(kwargs.get("num_labels"))
         super().__post_init__(**kwargs)
 
     @property
@@ -288,11 +290,18 @@ class AudioFormerConfig(PreTrainedConfig):
                 "they are derived."
             )
 
+    def _drop_numbers_of_other_labels(self, num_labels: int | None) -> None:
+        """Drops stored numbers per label where `num_labels` asks for other labels than those they were stored with."""
+        stored = len(self.id2label or ())
+        for name in NUMBERS_OF_LABELS:
+            if num_labels not in (None, stored) and len(getattr(self, name) or ()) == stored:
+                setattr(self, name, None)
+
     def validate_labels(self) -> None:
         """Refuses an unknown `problem_type` (Transformers lets a typo pass) and weights that do not fit the labels."""
         if self.problem_type is not None and self.problem_type not in get_args(ProblemType):
             raise ValueError(f'problem_type is "{self.problem_type}"; allowed: {", ".join(get_args(ProblemType))}.')
-        for name in ("class_weights", "target_mean", "target_scale"):
+        for name in NUMBERS_OF_LABELS:
             values = getattr(self, name)
             if values is not None and len(values) != self.num_labels:
                 raise ValueError(f"{name} has {len(values)} values for {self.num_labels} labels.")

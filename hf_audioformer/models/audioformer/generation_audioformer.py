@@ -285,6 +285,7 @@ class AudioFormerDecoder(AudioFormerCausalModel):
     """Columns of codes and what the encoder heard in, one vector per column out."""
 
     layer_class = AudioFormerDecoderLayer
+    _supports_flash_attn = False  # with padding it takes as many columns as the encoder has positions
     _can_record_outputs = {
         "hidden_states": AudioFormerDecoderLayer,
         "attentions": AudioFormerCausalAttention,
@@ -477,15 +478,20 @@ class AudioFormerGenerativeModel(AudioFormerPreTrainedModel, GenerationMixin):
                 `top_k`, ...). With several `num_return_sequences` each clip has as many rows.
 
         Raises:
-            ValueError: `lengths` or `known` do not fit each other or the inputs, or `known` has special tokens.
+            ValueError: `lengths` or `known` do not fit each other or the inputs, `known` has special tokens, or a
+                setting is for what they say already.
         """
         inputs_name = "decoder_input_ids" if self.config.is_encoder_decoder else "input_ids"
         if inputs_name in settings:
             raise ValueError(f"{inputs_name} is made from known; give the codes that clips begin with there.")
+        for name in ("max_new_tokens", "max_length", "return_dict_in_generate"):
+            if settings.get(name):
+                raise ValueError(f"{name} is {settings[name]}; codes of the lengths are returned. Leave it out.")
         self._check_lengths(lengths, known, settings.get(self.main_input_name))
         num_codebooks = self.config.num_codebooks
         lengths, known = lengths.to(self.device), None if known is None else known.to(self.device)
-        processors = LogitsProcessorList([KnownCodesLogitsProcessor(self.config, lengths, known)])
+        own = KnownCodesLogitsProcessor(self.config, lengths, known)
+        processors = LogitsProcessorList([own, *(settings.get("logits_processor") or ())])
         begun = self._begun(len(lengths), known, lengths)
         max_new_tokens = (int(lengths.max()) + num_codebooks) * num_codebooks - begun.shape[1] + 1
         settings |= {inputs_name: begun, "logits_processor": processors, "max_new_tokens": max_new_tokens}
@@ -571,6 +577,12 @@ class AudioFormerGenerativeModel(AudioFormerPreTrainedModel, GenerationMixin):
                 f"prefill_chunk_size is {generation_config.prefill_chunk_size}; what clips begin with is read in one "
                 "pass. Leave it out."
             )
+        for name in ("min_length", "min_new_tokens"):
+            if self.config.num_codebooks > 1 and getattr(generation_config, name, None):
+                raise ValueError(
+                    f"{name} is {getattr(generation_config, name)}; with several codebooks it is the first that ends a "
+                    "clip. Say how long clips are to be by generate_codes(lengths)."
+                )
         is_guided = _is_guided(generation_config.guidance_scale)
         if generation_mode == GenerationMode.ASSISTED_GENERATION and (self.config.num_codebooks > 1 or is_guided):
             raise ValueError(
@@ -594,6 +606,7 @@ class AudioFormerForConditionalGeneration(AudioFormerGenerativeModel):
     cache_class = AudioFormerCache
     _tied_weights_keys = {"lm_head.weight": "decoder.embeddings.code_embeddings.weight"}
     _no_split_modules = [*AudioFormerPreTrainedModel._no_split_modules, "AudioFormerDecoderLayer"]
+    _supports_flash_attn = False
 
     def __init__(self, config: AudioFormerConfig):
         config = deepcopy(config)
@@ -838,7 +851,10 @@ class AudioFormerForCausalLM(AudioFormerGenerativeModel):
         tokens, name, model_kwargs = cast(Any, super())._prepare_model_inputs(inputs, bos_token_id, model_kwargs)
         mask = model_kwargs.get("attention_mask")
         is_whole = mask is None or bool((mask != 0).all())
-        if tokens.dim() != 2 or not is_whole or not bool((tokens[:, 0] == self.config.boa_token_id).all()):
+        has_begun = tokens.dim() == 2 and is_whole and bool((tokens[:, 0] == self.config.boa_token_id).all())
+        if has_begun and self.config.num_codebooks == 1:  # what an extractor gives looks the same, but has ended
+            has_begun = bool((tokens[:, 1:] < self.config.codebook_size).all(dim=1).any())
+        if not has_begun:
             known = self._known(tokens, mask)
             tokens, model_kwargs["known"] = self._begun(len(known), known), known
         return tokens, name, model_kwargs | {"attention_mask": torch.ones_like(tokens)}

@@ -30,7 +30,7 @@ from transformers.modeling_outputs import (
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, PreTrainedModel
 from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import can_return_tuple, maybe_autocast, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_audioformer import AudioFormerConfig
@@ -731,10 +731,10 @@ class AudioFormerPooling(nn.Module):
             first = attention_mask.to(torch.int).argmax(dim=1)
             return hidden_states[torch.arange(len(first), device=first.device), first]
         padding = (attention_mask == 0).unsqueeze(-1)
-        lowest = torch.finfo(hidden_states.dtype).min
         if self.kind == "max":
-            return hidden_states.masked_fill(padding, lowest).amax(dim=1)
-        weights = self.score(hidden_states).masked_fill(padding, lowest).softmax(dim=1, dtype=torch.float32)
+            return hidden_states.masked_fill(padding, torch.finfo(hidden_states.dtype).min).amax(dim=1)
+        scores = self.score(hidden_states).float()  # under autocast of another dtype than the states
+        weights = scores.masked_fill(padding, torch.finfo(scores.dtype).min).softmax(dim=1)
         return (hidden_states.masked_fill(padding, 0) * weights).sum(dim=1).to(hidden_states.dtype)
 
 
@@ -762,6 +762,7 @@ class AudioFormerLabelledModel(AudioFormerPreTrainedModel):
     classifier: nn.Linear
 
     def __init__(self, config: AudioFormerConfig):
+        config.validate_labels()  # labels may have been set since it was made
         super().__init__(config)
         self.num_labels = config.num_labels
         self.audioformer = AudioFormerModel(config)
@@ -953,7 +954,8 @@ class AudioFormerForAudioXVector(AudioFormerLabelledModel):
         states, mask = self.audioformer.moments(outputs)
         statistics = torch.cat(mean_and_deviation(states, mask), dim=1).to(states.dtype)
         embeddings = self.projection(self.dropout(statistics))
-        cosines = F.linear(F.normalize(embeddings), F.normalize(self.classifier.weight))
+        with maybe_autocast(embeddings.device.type, enabled=False):  # which would round cosines near 1 to 1 / 256
+            cosines = F.linear(F.normalize(embeddings.float()), F.normalize(self.classifier.weight.float()))
         return XVectorOutput(
             loss=None if labels is None else self._margin_loss(cosines, labels),
             logits=cosines,
@@ -964,7 +966,14 @@ class AudioFormerForAudioXVector(AudioFormerLabelledModel):
 
     def _margin_loss(self, cosines: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         margins = self.config.xvector_margin * F.one_hot(labels, self.num_labels)
-        return F.cross_entropy(self.config.xvector_scale * (cosines.float() - margins), labels)
+        config = self.config
+        return loss_of_problem(
+            config.xvector_scale * (cosines - margins),
+            labels,
+            "single_label_classification",
+            config.class_weights,
+            config.label_smoothing,
+        )
 
 
 def in_units_of_targets(logits: torch.Tensor, config: AudioFormerConfig) -> torch.Tensor:

@@ -130,6 +130,15 @@ def test_generate_goes_on_from_its_own_tokens(model: AudioFormerForCausalLM) -> 
     assert model.generate(whole[:, :6], max_new_tokens=7, eos_token_id=None).tolist() == whole.tolist()
 
 
+@pytest.mark.fault
+def test_clips_that_have_all_ended_are_refused() -> None:
+    model = causal(num_codebooks=1)
+    ended = F.pad(random_codes(model.config, 2, 4), (1, 0), value=model.config.boa_token_id)
+    ended = F.pad(ended, (0, 1), value=model.config.eoa_token_id)  # as the extractor gives them
+    with pytest.raises(ValueError, match=f"input_ids has {model.config.eoa_token_id}; what clips begin with are codes"):
+        model.generate(ended, max_new_tokens=4)
+
+
 @pytest.mark.invariant
 def test_clips_that_have_ended_change_no_others(model: AudioFormerForCausalLM) -> None:
     num_codebooks = model.config.num_codebooks
@@ -273,3 +282,7 @@ def test_what_does_not_fit_is_refused(four: AudioFormerForCausalLM) -> None:
         four.generate_codes(LENGTHS[:1], input_ids=codes)
     with pytest.raises(ValueError, match=r"guidance_scale is 2.0; a model that hears no other clip"):
         four.generate(codes, max_new_tokens=4, guidance_scale=2.0)
+    with pytest.raises(ValueError, match="min_new_tokens is 3; with several codebooks it is the first"):
+        four.generate(codes, max_new_tokens=4, min_new_tokens=3)
+    with pytest.raises(ValueError, match="max_new_tokens is 3; codes of the lengths are returned"):
+        four.generate_codes(LENGTHS[:1], max_new_tokens=3)

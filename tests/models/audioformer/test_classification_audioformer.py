@@ -88,6 +88,17 @@ def test_pooling_of_a_long_clip_in_half_precision(pooling):
     torch.testing.assert_close(pool(frames, mask)[:, :32], torch.full((1, 32), 2.0, dtype=torch.float16))
 
 
+@pytest.mark.parametrize("pooling", ["mean", "max", "cls", "attention", "statistics"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_every_pooling_works_under_autocast(pooling, dtype):
+    model = tiny_model(AudioFormerForAudioClassification, pooling=pooling)
+    codes, mask = random_codes(model.config, 2, 9), torch.tensor([[1] * 9, [1] * 5 + [0] * 4])
+    exact = model(codes, attention_mask=mask).logits
+    with torch.autocast("cpu", dtype):
+        torch.testing.assert_close(model(codes, attention_mask=mask).logits.float(), exact, atol=0.1, rtol=0.1)
+
+
 @SMOOTHING_AND_WEIGHTS
 def test_single_label_loss(smoothing, weights):
     config = tiny_config(problem_type=SINGLE, label_smoothing=smoothing, class_weights=weights)
@@ -229,6 +240,18 @@ def test_new_classes_keep_the_rows_of_known_names(tmp_path: Path):
     loaded = AudioFormerForAudioClassification.from_pretrained(tmp_path)
     assert torch.equal(loaded(codes).logits, after.logits)
     assert loaded.config.id2label == model.config.id2label
+
+
+@pytest.mark.parametrize("stored", [{"class_weights": WEIGHTS}, {"target_mean": WEIGHTS, "target_scale": WEIGHTS}])
+def test_numbers_of_other_labels_are_dropped_or_refused(stored, tmp_path: Path):
+    tiny_model(AudioFormerForAudioClassification, **stored).save_pretrained(tmp_path)
+    load = AudioFormerForAudioClassification.from_pretrained
+    model = load(tmp_path, num_labels=5, ignore_mismatched_sizes=True)
+    assert model(random_codes(model.config, 1, 5)).logits.shape == (1, 5)
+    assert not any(getattr(model.config, name) for name in stored)
+    assert all(getattr(load(tmp_path, num_labels=3).config, name) for name in stored)
+    with pytest.raises(ValueError, match="has 3 values for 2 labels"):
+        load(tmp_path, id2label={0: "dog", 1: "sea"}, ignore_mismatched_sizes=True)
 
 
 def test_new_classes_keep_dtype():

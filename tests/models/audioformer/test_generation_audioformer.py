@@ -7,9 +7,15 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers.generation import LogitsProcessorList, SuppressTokensLogitsProcessor
 
-from hf_audioformer import AudioFormerConfig, AudioFormerForConditionalGeneration, AudioFormerForMaskedLM
-from hf_audioformer.models.audioformer.generation_audioformer import delay, undelay
+from hf_audioformer import (
+    AudioFormerConfig,
+    AudioFormerForCausalLM,
+    AudioFormerForConditionalGeneration,
+    AudioFormerForMaskedLM,
+)
+from hf_audioformer.models.audioformer.generation_audioformer import AudioFormerDecoder, delay, undelay
 
 from .tiny_models import (
     FRONT_ENDS,
@@ -303,6 +309,23 @@ def test_local_attention_is_the_encoders_alone() -> None:
     model = generator(sliding_window=1, attn_implementation="eager")
     assert all(layer.attention.sliding_window is None for layer in model.decoder.layers)
     assert model.generate_codes(LENGTHS[:1], input_ids=clips_for(model)[0][None]).shape == (1, 5, 1)
+
+
+@pytest.mark.unit
+def test_processors_of_ones_own_are_heard(four: AudioFormerForConditionalGeneration) -> None:
+    clip = clips_for(four)[0][None]
+    found = four.generate_codes(LENGTHS[:1], input_ids=clip)
+    unwanted = int(found[0, 0, 0])
+    processors = LogitsProcessorList([SuppressTokensLogitsProcessor([unwanted])])
+    assert not (four.generate_codes(LENGTHS[:1], input_ids=clip, logits_processor=processors) == unwanted).any()
+
+
+@pytest.mark.unit
+def test_flash_attention_is_refused_by_what_attends_to_an_encoder() -> None:
+    """With padding it would take as many queries as there are keys."""
+    assert AudioFormerForCausalLM._supports_flash_attn
+    assert not AudioFormerForConditionalGeneration._supports_flash_attn
+    assert not AudioFormerDecoder._supports_flash_attn
 
 
 @pytest.mark.fault

@@ -149,6 +149,27 @@ def test_vectors_are_compared_by_direction_with_a_margin():
     torch.testing.assert_close(outputs.loss, torch.stack(losses).mean())
 
 
+@torch.no_grad()
+def test_vectors_have_class_weights_and_smoothing():
+    settings = {"label_smoothing": 0.2, "class_weights": [1.0, 2.0, 4.0], "xvector_margin": 0.3, "xvector_scale": 8.0}
+    model = tiny_model(AudioFormerForAudioXVector, **settings)
+    labels = torch.tensor([2, 0])
+    outputs = model(**batch_of(model.config, 9, 20), labels=labels)
+    scores = 8.0 * (outputs.logits - 0.3 * F.one_hot(labels, 3))
+    weight = torch.tensor([1.0, 2.0, 4.0])
+    torch.testing.assert_close(outputs.loss, F.cross_entropy(scores, labels, weight=weight, label_smoothing=0.2))
+
+
+@torch.no_grad()
+def test_cosines_are_not_rounded_under_autocast():
+    model = tiny_model(AudioFormerForAudioXVector)
+    batch = batch_of(model.config, 9, 20)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = model(**batch)
+    cosines = F.cosine_similarity(outputs.embeddings.float()[:, None], model.classifier.weight, dim=-1)
+    torch.testing.assert_close(outputs.logits, cosines)
+
+
 @pytest.mark.reference
 def test_statistics_of_half_precision_are_measured_in_float32():
     states = (5 + 0.05 * torch.randn(2, 30, 16)).bfloat16()

@@ -20,7 +20,7 @@ import numpy as np
 from ..inference.embedder import Embedder, Pooling, nearest_neighbours
 from ..inference.embedding_store import SUFFIXES, StoredEmbeddings, embedding_writer, read_embeddings
 from ..training.arguments import parse_config
-from .inputs import clip_bar, files_of, interruption_says, report_left_out, stopped_after, with_names
+from .inputs import check_free, clip_bar, files_of, interruption_says, report_left_out, stopped_after, with_names
 
 __all__ = ["EmbedArguments", "main", "run"]
 
@@ -74,8 +74,8 @@ def run(arguments: EmbedArguments) -> None:
     """
     stored = _stored(arguments)
     files = [] if stored else files_of(arguments.sources)
-    if arguments.output is not None and Path(arguments.output).exists() and not arguments.overwrite:
-        raise FileExistsError(f"{arguments.output} exists. Replace it with --overwrite true, or name another.")
+    if arguments.output is not None:
+        check_free(arguments.output, overwrite=arguments.overwrite)
     embedder = Embedder.from_pretrained(
         arguments.model,
         device=arguments.device,

@@ -21,7 +21,7 @@ from ..inference.listening import Infilled, infill
 from ..inference.loading import choose_device
 from ..training.arguments import parse_config
 from ..training.console import quiet_transformers
-from .inputs import load_extractor, with_names
+from .inputs import check_free, load_extractor, with_names
 from .reconstruct import write_wav
 
 __all__ = ["InfillArguments", "load_masked_lm", "main", "run"]
@@ -62,8 +62,7 @@ def run(arguments: InfillArguments) -> Infilled:
         ValueError: The gap does not lie within the clip, or the model predicts no masked codes.
     """
     output = Path(arguments.output)
-    if output.exists() and not arguments.overwrite:
-        raise FileExistsError(f"{output} exists. Replace it with --overwrite true, or name another.")
+    check_free(output, overwrite=arguments.overwrite)
     model, extractor = load_masked_lm(arguments.model, arguments.device)
     waveform = torch.from_numpy(load_audio(arguments.clip, extractor.sampling_rate)["array"])
     frames = (arguments.end - arguments.start) * extractor.frame_rate

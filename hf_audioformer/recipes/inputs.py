@@ -23,6 +23,7 @@ __all__ = [
     "ReadingArguments",
     "SubsetArguments",
     "TrainingClips",
+    "check_free",
     "claim_folder",
     "clip_bar",
     "files_of",
@@ -262,6 +263,12 @@ def unique_names(files: Sequence[str], taken: str = "") -> dict[str, str]:
         names[file] = name
         used.add(name)
     return names
+
+
+def check_free(file: str | Path, *, overwrite: bool) -> None:
+    """Raises a FileExistsError if there is such a file, and `overwrite` is not set."""
+    if Path(file).exists() and not overwrite:
+        raise FileExistsError(f"{file} exists. Replace it with --overwrite true, or name another.")
 
 
 def claim_folder(folder: Path, file: str, *, overwrite: bool) -> None:

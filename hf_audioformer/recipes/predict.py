@@ -30,7 +30,7 @@ from ..inference.events import EVENT_WINDOW_SECONDS, Event
 from ..inference.front_end import longest_window
 from ..inference.loading import DESCRIBED, choose_device, load_classifier, output_of
 from ..training.arguments import parse_config
-from .inputs import clip_bar, files_of, interruption_says, report_left_out, stopped_after, with_names
+from .inputs import check_free, clip_bar, files_of, interruption_says, report_left_out, stopped_after, with_names
 
 __all__ = ["PredictArguments", "main", "run"]
 
@@ -99,8 +99,7 @@ def run(arguments: PredictArguments) -> None:
     files = files_of(arguments.sources)
     targets = [target for target in (arguments.json, arguments.csv) if target is not None]
     for target in targets:
-        if Path(target).exists() and not arguments.overwrite:
-            raise FileExistsError(f"{target} exists. Replace it with --overwrite true, or name another.")
+        check_free(target, overwrite=arguments.overwrite)
     classifier = _load(arguments)
     found, failures = 0, 0
     with ExitStack() as stack:

@@ -16,7 +16,10 @@ RECIPE_FILE = "recipe.yaml"
 CLIPS_FILE = "clips.sha256"
 
 # Settings that a resumed run may have otherwise than the run it goes on with.
-_FREE = frozenset({"output_dir", "resume", "overwrite", "split.run_folds", "training.per_device_eval_batch_size"})
+_FREE = frozenset(
+    {"output_dir", "resume", "overwrite", "split.run_folds"}
+    | {f"training.{name}" for name in ("per_device_eval_batch_size", "dataloader_num_workers", "dataloader_pin_memory")}
+)
 
 
 def check_output(output_dir: str, recipe: str, *, resume: bool, overwrite: bool) -> None:

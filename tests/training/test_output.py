@@ -95,6 +95,12 @@ def test_further_folds_in_a_moved_folder_can_resume(tmp_path: Path) -> None:
     prepare(tmp_path, RECIPE.replace("[1]", "[1, 2]").replace("output_dir: a", "output_dir: b"), resume=True)
 
 
+@pytest.mark.unit
+def test_another_number_of_workers_can_resume(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    prepare(tmp_path, RECIPE.replace("0.1}", "0.1, dataloader_num_workers: 4}"), resume=True)
+
+
 @pytest.mark.fault
 def test_resume_and_overwrite_exclude_each_other(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="resume and overwrite are both set"):

@@ -3,7 +3,7 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ RANKS = {
     **{"event_metrics": 1, "verification": 1},
     **{"data": 2, "training": 3, "inference": 3, "demo": 3, "recipes": 4, "cli": 5, "__main__": 6},
 }
+OUTSIDE = {"benchmarks", "conversion", "examples", "tests"}
 MODEL_IMPORTS = {"torch", "torchaudio", "transformers", "numpy", "huggingface_hub", "safetensors"}
 HEAVY = ("datasets", "sklearn", "matplotlib", "pandas", "gradio", "evaluate")  # torchaudio comes with transformers
 
@@ -26,7 +27,7 @@ def modules() -> list[Path]:
 
 
 def imported(path: Path) -> Iterator[str]:
-    """The absolute name of everything `path` imports, at its top or inside its functions."""
+    """The absolute name of everything `path` imports, at its top or inside its functions, and takes from the root."""
     package = ("hf_audioformer", *path.relative_to(PACKAGE).parts[:-1])
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -35,18 +36,49 @@ def imported(path: Path) -> Iterator[str]:
             base = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join([*base, *filter(None, [node.module])])
             yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "hf_audioformer":
+            yield f"hf_audioformer.{node.attr}"
+
+
+def part_of(name: str) -> str:
+    """The part of the package that `hf_audioformer.name...` is in, also where the root passes a name on."""
+    first = name.partition(".")[2].partition(".")[0] or "models"  # which the root registers by being imported
+    if first in RANKS:
+        return first
+    module = hf_audioformer._LAZY.get(first) or getattr(hf_audioformer, first).__module__.partition(".")[2]
+    return module.lstrip(".").partition(".")[0]
+
+
+def check_imports(part: str, names: Iterable[str]) -> None:
+    """Raises unless a module in `part` may import the `names`."""
+    assert part in RANKS, f"give {part} its place in the order of imports"
+    for name in names:
+        top = name.partition(".")[0]
+        assert top not in OUTSIDE, f"{part} may not import {name}, which does not come with the package"
+        if top == "hf_audioformer":
+            assert RANKS[part_of(name)] <= RANKS[part], f"{part} may not import {name}"
 
 
 @pytest.mark.unit
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_one_way(path: Path) -> None:
-    part = path.relative_to(PACKAGE).with_suffix("").parts[0]
-    assert part in RANKS, f"give {part} its place in the order of imports"
-    for name in imported(path):
-        top, _, rest = name.partition(".")
-        if top == "hf_audioformer":
-            other = rest.partition(".")[0]
-            assert RANKS.get(other, 0) <= RANKS[part], f"{part} may not import {name}"
+    check_imports(path.relative_to(PACKAGE).with_suffix("").parts[0], imported(path))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("audio", "hf_audioformer.read_clips"),  # the root passes it on from `data`
+        ("models", "hf_audioformer.load_audio"),
+        ("data", "hf_audioformer.training.trainer.AudioTrainer"),
+        ("recipes", "benchmarks.reproduce"),
+        ("training", "tests.fixtures_codec"),
+    ],
+)
+def test_imports_that_go_the_other_way_are_found(part: str, name: str) -> None:
+    with pytest.raises(AssertionError, match=f"{part} may not import {name}"):
+        check_imports(part, [name])
 
 
 @pytest.mark.unit

@@ -10,6 +10,8 @@ from hf_audioformer import read_clips
 from hf_audioformer.data import SplitArguments, make_splits
 from hf_audioformer.data.added_clips import with_added_clips
 
+pytestmark = pytest.mark.unit
+
 
 @pytest.fixture
 def clips(tone_csv: Path):

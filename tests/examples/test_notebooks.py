@@ -39,9 +39,9 @@ def test_they_are_valid_and_saved_without_outputs() -> None:
 
 @pytest.mark.cli
 def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = run("quickstart", tmp_path, monkeypatch, CLIPS_PER_WORD=4, EPOCHS=2)
+    names = run("quickstart", tmp_path, monkeypatch, CLIPS_PER_WORD=4, EPOCHS=4)
     assert {path.name for path in tmp_path.iterdir()} >= {"codes.png", "before.wav", "after.wav", "words"}
-    assert 0 <= names["accuracy"] <= 1
+    assert names["accuracy"] >= 0.5  # of three words; it was 0.83
     assert {guess["label"] for guess in names["guesses"]} == {"left", "right", "stop"}
     assert (len(names["train"]), len(names["test"])) == (12, 6)
 

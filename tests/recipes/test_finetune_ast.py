@@ -233,6 +233,7 @@ def test_values_of_a_column_lead_to_no_other_folder(arguments: FinetuneASTArgume
     assert len({*folders}) == 3
 
 
+@pytest.mark.unit
 def test_clips_of_another_source_are_learnt_from_and_not_tested(
     arguments: FinetuneASTArguments, tone_csv: Path, tmp_path: Path
 ) -> None:
@@ -522,6 +523,7 @@ def test_the_tested_source_is_no_second_one(arguments: FinetuneASTArguments, ton
     assert not Path(arguments.output_dir).exists()
 
 
+@pytest.mark.unit
 def test_a_second_source_is_learnt_from_and_not_compared_with(
     arguments: FinetuneASTArguments, tone_folder: Path, tmp_path: Path
 ) -> None:

@@ -15,6 +15,8 @@ from hf_audioformer.models.audioformer.modeling_audioformer import (
 
 from .tiny_models import random_codes, tiny_config, tiny_model
 
+pytestmark = pytest.mark.unit
+
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 WEIGHTS = (0.5, 1.0, 3.0)
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.3, 0.2, -0.7], [-1.5, 0.0, 1.0], [0.1, 0.9, 0.4]])

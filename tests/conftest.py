@@ -8,6 +8,7 @@ import pytest
 import torch
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+KINDS = {"unit", "property", "reference", "invariant", "fault", "browser", "cli"}
 # The markers that Transformers' common suites put on their tests.
 TRANSFORMERS_MARKERS = (
     *("accelerate_tests", "flash_attn_test", "flash_attn_3_test", "flash_attn_4_test"),
@@ -21,7 +22,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests first, so that of two processes none is left alone with a long one at the end."""
+    """Files with slow tests first, so that of two processes none is left alone with a long one at the end; a test that
+    does not say what kind it is of is a `unit`."""
+    for item in items:
+        if KINDS.isdisjoint(mark.name for mark in item.iter_markers()):
+            item.add_marker(pytest.mark.unit)
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
 

@@ -15,9 +15,11 @@ shard holds depends on the plan alone, so that it does not matter which process 
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -60,6 +62,8 @@ __all__ = [
     "write_report",
     "write_shard",
 ]
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MANIFEST_FILE, PLAN_FILE, REPORT_FILE = "manifest.json", "plan.json", "report.csv"
@@ -215,8 +219,9 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
 
 
 def write_plan(folder: str | os.PathLike[str], plan: StorePlan) -> None:
-    """Begins a store."""
+    """Begins a store, or goes on with one, which is not finished from now on."""
     Path(folder, "data").mkdir(parents=True, exist_ok=True)
+    Path(folder, MANIFEST_FILE).unlink(missing_ok=True)
     _write_whole(Path(folder, PLAN_FILE), json.dumps(asdict(plan), indent=1).encode())
 
 
@@ -307,6 +312,8 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     The lock file lies beside the folder, which may be deleted under the lock. It is a record lock, which forked helper
     processes do not inherit: one that outlives a killed parent must not keep the store locked.
 
+    On a file system that knows no locks it warns, and keeps no process away.
+
     Raises:
         BlockingIOError: Another process has the lock.
     """
@@ -317,10 +324,17 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     with (path.parent / f".{path.name}.lock").open("a") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BlockingIOError(
-                f"another process is encoding into {folder}. Wait for it or stop it, or name another --output_dir."
-            ) from None
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise BlockingIOError(
+                    f"another process is encoding into {folder}. Wait for it or stop it, or name another --output_dir."
+                ) from None
+            logger.warning(
+                "the file system of %s cannot lock (%s): make sure that no other process encodes into %s",
+                path.parent,
+                error.strerror,
+                folder,
+            )
         yield
 
 
@@ -389,7 +403,9 @@ def _read_footer(file: Path | io.BytesIO, name: str) -> tuple[int, dict[str, Any
         footer = pyarrow.parquet.read_metadata(file)
         return footer.num_rows, json.loads(footer.metadata[_SHARD_KEY])
     except (pyarrow.ArrowException, KeyError, TypeError) as error:
-        raise ValueError(f"the shard {name} is damaged ({error}). Delete it and run the same command again.") from error
+        raise ValueError(
+            f"the shard {name} is damaged ({error}). Delete it and run the same command again, without --overwrite."
+        ) from error
 
 
 def _parse(cls: type[Any], path: Path) -> Any:
@@ -417,7 +433,7 @@ def _write_whole(path: Path, content: bytes) -> None:
         free = shutil.disk_usage(path.parent).free
         raise OSError(
             f"{path} ({len(content):,} bytes) could not be written: {error.strerror}; {free:,} bytes are free there. "
-            "Nothing half-written is left. Make room and run the same command again to go on."
+            "Nothing half-written is left. Make room and run the same command again, without --overwrite, to go on."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

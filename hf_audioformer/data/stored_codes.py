@@ -51,7 +51,10 @@ class StoredCodes:
         files = [Path(folder, shard["file"]) for shard in manifest.shards]
         for file in files:
             if not file.is_file():
-                raise FileNotFoundError(f"{file} is missing; the manifest of the code store names it. Copy it again.")
+                raise FileNotFoundError(
+                    f"{file} is missing; the manifest of the code store names it. Copy it again, or run the command "
+                    "that encoded the store, which makes what is missing."
+                )
         rows = datasets.Dataset.from_parquet([str(file) for file in files])
         return cls(folder, manifest, rows)
 

@@ -1,5 +1,7 @@
 """The code store on disk: what `datasets` reads of it, and that nothing half-written is ever seen."""
 
+import errno
+import fcntl
 import resource
 import subprocess
 import sys
@@ -221,6 +223,29 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 def test_plans_that_cannot_be_stored_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(PLAN, **settings)
+
+
+@pytest.mark.fault
+def test_a_store_that_is_gone_on_with_is_not_finished(tmp_path: Path) -> None:
+    write(tmp_path)
+    write_plan(tmp_path, PLAN)
+    assert not is_finished(tmp_path)
+    assert missing_shards(tmp_path, PLAN) == []
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_warned_of(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr(fcntl, "lockf", refused)
+    with locked(tmp_path / "store"):
+        pass
+    (message,) = caplog.messages
+    assert message.startswith(f"the file system of {tmp_path} cannot lock (no locks here): make sure that no other")
 
 
 HOLD_LOCK = """

@@ -39,9 +39,8 @@ class ReadShards(PipelineStep):
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         plan = _plan(self.folder)
-        for shard in missing_shards(self.folder, plan):
-            if shard in shards_of_task(plan, rank, world_size):
-                yield Document(text="", id=plan.shard_file(shard), metadata={"shard": shard})
+        for shard in missing_shards(self.folder, plan, shards_of_task(plan, rank, world_size)):
+            yield Document(text="", id=plan.shard_file(shard), metadata={"shard": shard})
 
 
 class EncodeShards(PipelineStep):

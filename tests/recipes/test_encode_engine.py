@@ -138,6 +138,18 @@ def store_files(folder: str) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in files}
 
 
+@pytest.mark.fault
+def test_shards_of_a_task_from_before_overwriting_are_made_again(begun: EncodeArguments, tmp_path: Path) -> None:
+    alone = replace(begun, executor=None, tasks=1, workers=None)
+    former = open_job(begun)
+    encode.run(replace(alone, codec=replace(begun.codec, num_codebooks=2), overwrite=True))
+    former.write(2, *former.encode(2, lambda seconds: None))
+    encode.run(replace(alone, codec=replace(begun.codec, num_codebooks=2)))
+    assert encode.run(replace(alone, output_dir=str(tmp_path / "alone"), codec=replace(begun.codec, num_codebooks=2)))
+    shard = read_plan(begun.output_dir).shard_file(2)
+    assert Path(begun.output_dir, shard).read_bytes() == Path(tmp_path, "alone", shard).read_bytes()
+
+
 # A cluster of one machine: sbatch runs each task of an array at once.
 SBATCH = """#!/bin/bash
 for script; do :; done

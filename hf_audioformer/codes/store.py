@@ -15,13 +15,15 @@ shard holds depends on the plan alone, so that it does not matter which process 
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
+import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
@@ -60,6 +62,8 @@ __all__ = [
     "write_report",
     "write_shard",
 ]
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 MANIFEST_FILE, PLAN_FILE, REPORT_FILE = "manifest.json", "plan.json", "report.csv"
@@ -128,6 +132,15 @@ class StorePlan:
     def num_copies(self) -> int:
         """Changed copies of each clip."""
         return self.augmentation["copies"]
+
+    @property
+    def digest(self) -> str:
+        """A SHA-256 of what decides what is in a shard: of all but the names of folders, which are others elsewhere."""
+        content = {item.name: getattr(self, item.name) for item in fields(StorePlan)} | {
+            **dict.fromkeys(("source", "codec", "codec_revision")),
+            "companions": list(self.companions.values()),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def clips_of(self, shard: int) -> range:
         """The clips of a shard, by their place in the source."""
@@ -215,14 +228,30 @@ def read_manifest(folder: str | os.PathLike[str]) -> Manifest:
 
 
 def write_plan(folder: str | os.PathLike[str], plan: StorePlan) -> None:
-    """Begins a store."""
+    """Begins a store, or goes on with one, which is not finished from now on."""
     Path(folder, "data").mkdir(parents=True, exist_ok=True)
+    Path(folder, MANIFEST_FILE).unlink(missing_ok=True)
     _write_whole(Path(folder, PLAN_FILE), json.dumps(asdict(plan), indent=1).encode())
 
 
-def missing_shards(folder: str | os.PathLike[str], plan: StorePlan) -> list[int]:
-    """The shards that are not there yet."""
-    return [shard for shard in range(plan.num_shards) if not Path(folder, plan.shard_file(shard)).is_file()]
+def missing_shards(folder: str | os.PathLike[str], plan: StorePlan, shards: Iterable[int] | None = None) -> list[int]:
+    """Those of `shards` (default: all) that are not there yet, or are of another plan.
+
+    Raises:
+        ValueError: A shard is damaged.
+    """
+    return [
+        shard
+        for shard in (range(plan.num_shards) if shards is None else shards)
+        if not (file := Path(folder, plan.shard_file(shard))).is_file()
+        or not _is_of(plan, _read_footer(file, plan.shard_file(shard))[1])
+    ]
+
+
+def _is_of(plan: StorePlan, facts: Mapping[str, Any]) -> bool:
+    """Whether a shard that says this of itself is of the plan; earlier releases did not say."""
+    digest = plan.digest
+    return facts.get("plan_sha256", digest) == digest
 
 
 def write_shard(
@@ -243,7 +272,11 @@ def write_shard(
         OSError: It cannot be written; the disk may be full.
     """
     frames = sum(len(row.codes) for row in rows if row.copy == 0)
-    facts = {"failures": failures, "seconds": frames * plan.settings["hop_length"] / plan.settings["sampling_rate"]}
+    facts = {
+        "failures": failures,
+        "seconds": frames * plan.settings["hop_length"] / plan.settings["sampling_rate"],
+        "plan_sha256": plan.digest,
+    }
     table = _shard_table(plan, shard, columns, rows)
     _write_whole(Path(folder, plan.shard_file(shard)), _shard_bytes(table, facts))
 
@@ -268,11 +301,15 @@ def write_report(folder: str | os.PathLike[str], failures: Sequence[Failure]) ->
 def write_manifest(
     folder: str | os.PathLike[str], plan: StorePlan, device: str, failures: Sequence[Failure]
 ) -> Manifest:
-    """Ends a store whose shards are all there; `failures` are those of all shards."""
+    """Ends a store whose shards are all there; `failures` are those of all shards.
+
+    Raises:
+        ValueError: A shard is damaged, or of another plan.
+    """
     shards, seconds = [], 0.0
     for shard in range(plan.num_shards):
         content = Path(folder, plan.shard_file(shard)).read_bytes()
-        num_rows, facts = _read_footer(io.BytesIO(content), plan.shard_file(shard))
+        num_rows, facts = _read_shard_footer(io.BytesIO(content), plan, shard)
         shards.append({"file": plan.shard_file(shard), "rows": num_rows, "sha256": hashlib.sha256(content).hexdigest()})
         seconds += facts["seconds"]
     manifest = Manifest.of(
@@ -289,8 +326,12 @@ def write_manifest(
 
 
 def failures_of(folder: str | os.PathLike[str], plan: StorePlan, shard: int) -> list[Failure]:
-    """What could not be encoded of a shard that is there."""
-    _, facts = _read_footer(Path(folder, plan.shard_file(shard)), plan.shard_file(shard))
+    """What could not be encoded of a shard that is there.
+
+    Raises:
+        ValueError: The shard is damaged, or of another plan.
+    """
+    _, facts = _read_shard_footer(Path(folder, plan.shard_file(shard)), plan, shard)
     return [Failure(*failure) for failure in facts["failures"]]
 
 
@@ -307,6 +348,8 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     The lock file lies beside the folder, which may be deleted under the lock. It is a record lock, which forked helper
     processes do not inherit: one that outlives a killed parent must not keep the store locked.
 
+    On a file system that knows no locks it warns, and keeps no process away.
+
     Raises:
         BlockingIOError: Another process has the lock.
     """
@@ -317,10 +360,17 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
     with (path.parent / f".{path.name}.lock").open("a") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise BlockingIOError(
-                f"another process is encoding into {folder}. Wait for it or stop it, or name another --output_dir."
-            ) from None
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise BlockingIOError(
+                    f"another process is encoding into {folder}. Wait for it or stop it, or name another --output_dir."
+                ) from None
+            logger.warning(
+                "the file system of %s cannot lock (%s): make sure that no other process encodes into %s",
+                path.parent,
+                error.strerror,
+                folder,
+            )
         yield
 
 
@@ -377,6 +427,17 @@ def _fixed_lists(values: np.ndarray) -> pyarrow.Array:
     return array
 
 
+def _read_shard_footer(file: Path | io.BytesIO, plan: StorePlan, shard: int) -> tuple[int, dict[str, Any]]:
+    """As `_read_footer`; a shard of another plan is an error, too."""
+    num_rows, facts = _read_footer(file, plan.shard_file(shard))
+    if not _is_of(plan, facts):
+        raise ValueError(
+            f"the shard {plan.shard_file(shard)} is of another plan: a task from before the store was overwritten "
+            "wrote it. Stop that task and run the same command again, without --overwrite."
+        )
+    return num_rows, facts
+
+
 def _read_footer(file: Path | io.BytesIO, name: str) -> tuple[int, dict[str, Any]]:
     """The number of rows of a shard and what else it says of itself.
 
@@ -389,7 +450,9 @@ def _read_footer(file: Path | io.BytesIO, name: str) -> tuple[int, dict[str, Any
         footer = pyarrow.parquet.read_metadata(file)
         return footer.num_rows, json.loads(footer.metadata[_SHARD_KEY])
     except (pyarrow.ArrowException, KeyError, TypeError) as error:
-        raise ValueError(f"the shard {name} is damaged ({error}). Delete it and run the same command again.") from error
+        raise ValueError(
+            f"the shard {name} is damaged ({error}). Delete it and run the same command again, without --overwrite."
+        ) from error
 
 
 def _parse(cls: type[Any], path: Path) -> Any:
@@ -417,7 +480,7 @@ def _write_whole(path: Path, content: bytes) -> None:
         free = shutil.disk_usage(path.parent).free
         raise OSError(
             f"{path} ({len(content):,} bytes) could not be written: {error.strerror}; {free:,} bytes are free there. "
-            "Nothing half-written is left. Make room and run the same command again to go on."
+            "Nothing half-written is left. Make room and run the same command again, without --overwrite, to go on."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

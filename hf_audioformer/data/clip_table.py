@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +34,8 @@ def decode_audio_column(row: Mapping[str, Any]) -> Audio:
 
 
 def file_paths(table: datasets.Dataset) -> list[str]:
-    """The files that hold the sound of the clips of a table as it was read; none of clips whose sound it has itself."""
+    """The files, no links, that hold the sound of the clips of a table as it was read; none of clips whose sound it has
+    itself."""
     import pyarrow
     import pyarrow.compute
 
@@ -43,7 +44,14 @@ def file_paths(table: datasets.Dataset) -> list[str]:
     audio = table.data.column("audio")
     held = pyarrow.compute.is_valid(pyarrow.compute.struct_field(audio, "bytes")).to_pylist()
     paths = pyarrow.compute.struct_field(audio, "path").to_pylist()
-    return [os.path.abspath(path) for path, is_held in zip(paths, held, strict=True) if path and not is_held]
+    real_folder = cache(os.path.realpath)  # a link is looked for in each part of a path, of which most have the same
+    return [_real_file(path, real_folder) for path, is_held in zip(paths, held, strict=True) if path and not is_held]
+
+
+def _real_file(path: str, real_folder: Callable[[str], str]) -> str:
+    folder, name = os.path.split(os.path.abspath(path))
+    file = os.path.join(real_folder(folder), name)
+    return os.path.realpath(file) if os.path.islink(file) else file
 
 
 @dataclass(frozen=True)

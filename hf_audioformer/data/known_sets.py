@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ def read_commands() -> tuple[datasets.Dataset, LoadRow]:
     """The spoken commands that come with the package: columns `voice` and `split`."""
     import datasets
 
-    return datasets.Dataset.from_parquet(commands_file()), decode_audio_column
+    return datasets.Dataset.from_parquet(glob.escape(commands_file())), decode_audio_column
 
 
 def read_synthetic() -> tuple[datasets.Dataset, LoadRow]:
@@ -184,7 +185,7 @@ def _parquet_with_ids(name: str) -> datasets.Dataset:
     """A parquet file whose `audio` paths are the names of its clips."""
     import datasets
 
-    table = datasets.Dataset.from_parquet(str(_data_file(name)))
+    table = datasets.Dataset.from_parquet(glob.escape(str(_data_file(name))))
     return table.add_column("id", [audio["path"] for audio in table["audio"]])
 
 

@@ -59,7 +59,7 @@ def add_spans(table: datasets.Dataset, rows: Sequence[Mapping[str, Any]], file: 
     for line, row in enumerate(rows, start=2):
         where = f"{file}, line {line}"
         events = of_clip[clips.index(row["filename"], where)]
-        if str(row["event_label"]) not in NO_LABEL:
+        if _label(row) not in NO_LABEL:
             events.append(_event(row, where))
     columns: dict[str, list[Any]] = {
         "labels": [sorted({label for label, *_ in events}) for events in of_clip],
@@ -84,7 +84,11 @@ def _event(row: Mapping[str, Any], where: str) -> tuple[str, float, float]:
             f"{where}: onset is {row['onset']!r} and offset {row['offset']!r}; expected seconds, the onset at least 0 "
             "and before the offset"
         )
-    return str(row["event_label"]), onset, offset
+    return _label(row), onset, offset
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    return str(row["event_label"]).strip()
 
 
 def spans_of_clips(clips: ClipTable) -> list[list[Span]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import glob
 import io
 import logging
 import os
@@ -19,6 +20,7 @@ from .known_layouts import ClipList, clip_lists
 from .known_sets import KNOWN_SETS, LoadRow
 from .labels import index_labels, read_numbers
 from .moments import add_spans
+from .splits import USUAL_VALUES
 from .stored_codes import StoredCodes
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ AUDIO_SUFFIXES = frozenset(
     }
 )
 UNREADABLE_SUFFIXES = frozenset({".m4a", ".aac", ".mp4", ".wma", ".webm", ".amr", ".3gp", ".ape", ".mka", ".wv"})
-SPLIT_FOLDERS = frozenset({"train", "training", "validation", "valid", "val", "dev", "test", "eval"})
+SPLIT_FOLDERS = frozenset(name for names in USUAL_VALUES.values() for name in names)
 
 
 class MissingFilesError(FileNotFoundError):
@@ -68,14 +70,15 @@ def read_clips(
     * a folder with ESC-50 or FSD50K as they are published (the columns `fold`, or `split` of train, val and test);
     * a folder with `metadata.csv`, or with one subfolder per class; or with one or the other in each of the folders
       `train`, `test`, ..., which then become the column `split`;
-    * a `.csv` with a column of paths, or a `.parquet` with a column of audio bytes or paths;
+    * a `.csv` or `.tsv` with a column of paths, or a `.parquet` with a column of audio bytes or paths;
     * a code store made by `hf-audioformer encode`, whose clips have codes in place of sound, or the id of one that
       `hf-audioformer push` put on the Hub;
     * the id of a data set on the Hub (`hub_config` and `revision` choose among its versions); its splits are joined
       and named in the column `split`.
 
     Paths are relative to `audio_root` (default: the folder of the csv or parquet) and must stay inside it. No file is
-    named twice. All exist, but for a share of at most `missing_share`, which are clips that cannot be decoded.
+    named twice, nor reached by a link as well. All exist, but for a share of at most `missing_share`, which are clips
+    that cannot be decoded.
     `audio_column` and `label_column` default to the usual names. A clip has several labels if `multi_label` says so; by
     default, if the column is named "labels", holds lists, or holds text with `label_separator`.
     `label_names` fixes the classes and their order (those of a checkpoint, say); by default the order of the source's
@@ -104,10 +107,12 @@ def read_clips(
     elif os.path.isdir(source):
         in_folders = needs_labels and not target_columns and events is None and curves is None
         table = _read_folder(Path(source), audio_column, audio_root, in_folders)
-    elif source.endswith(".csv"):
+    elif Path(source).suffix.lower() in (".csv", ".tsv"):
         table = _read_csv(Path(source), audio_column, audio_root)
-    elif source.endswith(".parquet"):
+    elif Path(source).suffix.lower() == ".parquet":
         table = _read_parquet(Path(source), audio_column, audio_root)
+    elif os.path.isfile(source):
+        raise ValueError(f"{source}: files of this kind are not read; give a folder, a .csv, .tsv or .parquet")
     else:
         table = _read_hub(source, audio_column, hub_config, revision)
     if len(table) == 0:
@@ -145,14 +150,25 @@ def _read_folder(
     if of_splits:
         return _dataset_of_rows(_rows_of_splits(of_splits, audio_column, audio_root))
     files = _audio_files(folder)
-    if not needs_labels and all(_folder_and_class(folder, file)[1] is None for file in files):
-        return _dataset_of_rows([_file_row(folder, file) for file in files])
-    rows = [_folder_row(folder, file) for file in files]
-    if not rows:
+    if not files:
         raise ValueError(
             f"{folder}: no clips found; expected metadata.csv, or one subfolder per class with files "
             f"{', '.join(sorted(AUDIO_SUFFIXES))}"
         )
+    try:
+        rows = _labelled_rows(folder, files)
+    except ValueError as error:
+        if needs_labels:
+            raise
+        classes = [_folder_and_class(folder, file)[1] for file in files]
+        if any(name is not None and name.lower() not in SPLIT_FOLDERS for name in classes):
+            logger.warning("%s: the clips are read without labels, which are not needed here (%s)", folder, error)
+        rows = _unlabelled_rows(folder, files)
+    return _dataset_of_rows(rows)
+
+
+def _labelled_rows(folder: Path, files: Sequence[Path]) -> list[dict[str, Any]]:
+    rows = [_folder_row(folder, file) for file in files]
     if all(row["label"].lower() in SPLIT_FOLDERS for row in rows):
         raise ValueError(
             f"{folder}: files lie in {', '.join(sorted({row['label'] for row in rows}))}, which name splits and not "
@@ -165,7 +181,16 @@ def _read_folder(
             f"{folder}: {with_split[0]['id']} lies in a split folder and others do not; put every class folder under "
             f"split folders ({', '.join(sorted(SPLIT_FOLDERS))}) or none"
         )
-    return _dataset_of_rows(rows)
+    return rows
+
+
+def _unlabelled_rows(folder: Path, files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Rows without labels, and with the split if all files lie in folders that name one."""
+    rows = [_file_row(folder, file) for file in files]
+    splits = [file.relative_to(folder).parts[0] for file in files]
+    if not all(split.lower() in SPLIT_FOLDERS for split in splits):
+        return rows
+    return [row | {"split": split} for row, split in zip(rows, splits, strict=True)]
 
 
 def _warn_of_empty(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -217,7 +242,14 @@ def _known_rows(folder: Path, clip_list: ClipList) -> list[dict[str, Any]]:
 
 def _audio_files(folder: Path) -> list[Path]:
     """The audio files below a folder, hidden ones left out, in the order of their names."""
-    paths = sound_files(folder)
+    paths, reached_again = _walk(folder)
+    for again, first in reached_again:
+        is_loop = Path(os.path.realpath(os.path.dirname(again))).is_relative_to(os.path.realpath(first))
+        if not is_loop and any(path.is_relative_to(first) for path in paths):
+            raise ValueError(
+                f"{again} and {first} are the same folder: a file is one clip, or it could be learnt from and tested. "
+                "Remove the link, or name the files in a metadata.csv"
+            )
     for path in paths:
         if path.suffix.lower() in UNREADABLE_SUFFIXES:
             raise ValueError(f"{path}: {path.suffix} cannot be read; convert it to wav or flac")
@@ -226,28 +258,37 @@ def _audio_files(folder: Path) -> list[Path]:
 
 def sound_files(folder: Path) -> list[Path]:
     """All files below a folder, linked folders too, that are named as sound, also as sound that cannot be read; hidden
-    ones left out.
+    ones left out. A folder that several links lead to is read once.
 
     Raises:
         ValueError: A name is not UTF-8.
     """
+    return _walk(folder)[0]
+
+
+def _walk(folder: Path) -> tuple[list[Path], list[tuple[str, str]]]:
+    """The files of `sound_files`, and both names of each folder that a link led to again."""
     found: list[Path] = []
-    walked: set[str] = set()  # a link may lead back to where it lies
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        walked.add(os.path.realpath(parent))
-        folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and os.path.realpath(os.path.join(parent, name)) not in walked
-        ]
-        paths = (Path(parent, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES | UNREADABLE_SUFFIXES]
+    reached_again: list[tuple[str, str]] = []
+    walked: dict[str, str] = {}
+    roots = [os.fspath(folder)]
+    while roots:  # links come after all folders that are no links, so that these keep their names
+        for parent, folders, names in os.walk(roots.pop(0)):
+            first = walked.setdefault(os.path.realpath(parent), parent)
+            if first != parent:
+                reached_again.append((parent, first))
+                folders.clear()
+                continue
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            roots += filter(os.path.islink, (os.path.join(parent, name) for name in folders))
+            paths = (Path(parent, name) for name in names if not name.startswith("."))
+            found += [path for path in paths if path.suffix.lower() in AUDIO_SUFFIXES | UNREADABLE_SUFFIXES]
     for path in found:
         try:
             str(path).encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"{os.fsencode(path)!r}: the name is not UTF-8; rename the file") from error
-    return sorted(found)
+    return sorted(found), reached_again
 
 
 def _file_row(folder: Path, path: Path) -> dict[str, Any]:
@@ -299,7 +340,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError, ValueError: It does not exist, or cannot be read.
     """
-    if path.suffix != ".parquet":
+    if path.suffix.lower() != ".parquet":
         return _csv_rows(path)
     import pyarrow.parquet
 
@@ -313,7 +354,7 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        delimiter = "\t" if path.suffix == ".tsv" else ","
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
         reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")), delimiter=delimiter)
         lines = [(reader.line_num, cells) for cells in reader if cells]
     except (UnicodeDecodeError, csv.Error) as error:
@@ -335,7 +376,7 @@ def _read_parquet(path: Path, audio_column: str | None, audio_root: str | os.Pat
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        table = datasets.Dataset.from_parquet(str(path))
+        table = datasets.Dataset.from_parquet(glob.escape(str(path)))
     except (pyarrow.ArrowException, datasets.exceptions.DatasetGenerationError) as error:
         raise ValueError(f"{path}: not a readable parquet file ({error})") from error
     return _with_audio(table, audio_column, path.parent if audio_root is None else Path(audio_root), path)
@@ -371,7 +412,7 @@ def _read_hub(name: str, audio_column: str | None, config: str | None, revision:
         near = difflib.get_close_matches(name, KNOWN_SETS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise FileNotFoundError(
-            f"{name!r}: {hint}expected an existing folder, a .csv, a .parquet, the id of a data set on the Hub "
+            f"{name!r}: {hint}expected an existing folder, a .csv, .tsv or .parquet, the id of a data set on the Hub "
             f"(owner/name), or one of {', '.join(KNOWN_SETS)}"
         )
     return _load_from_hub(name, audio_column, config, revision)
@@ -387,18 +428,44 @@ def _load_from_hub(name: str, audio_column: str | None, config: str | None, revi
             f"{name!r} is not a local folder or file, and as a data set on the Hub it could not be loaded: {error}. "
             "Check the name and the network, or give a local path."
         ) from error
+    except (ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise ValueError(_hub_mistake(name, error)) from error
     tables = [
         table if "split" in table.column_names else table.add_column("split", [split] * len(table))
         for split, table in splits.items()
     ]
-    return _with_audio(datasets.concatenate_datasets(tables), audio_column, None, name)
+    try:
+        joined = datasets.concatenate_datasets(tables)
+    except ValueError as error:
+        raise ValueError(
+            f"{name!r}: its splits {', '.join(map(repr, splits))} have columns of different types ({error}). Choose "
+            "another data.hub_config or data.revision, or save one of its splits as a .parquet and give that."
+        ) from error
+    return _with_audio(joined, audio_column, None, name)
+
+
+def _hub_mistake(name: str, error: Exception) -> str:
+    """What is wrong with a data set on the Hub that `datasets` refuses, and what to do."""
+    reason = str(error.__cause__ or error)
+    if "scripts are no longer supported" in reason:
+        remedy = "Try --data.revision refs/convert/parquet, where the Hub may have it as parquet, or give its files"
+    elif "Config name is missing" in reason or "BuilderConfig" in reason:
+        reason = "\n".join(reason.splitlines()[:2])  # the rest is Python
+        remedy = "Choose one with data.hub_config"
+    else:
+        remedy = "Choose another data.hub_config or data.revision, or download it and give its files"
+    return f"{name!r}: the data set on the Hub cannot be read ({' '.join(reason.split())}). {remedy}."
 
 
 def _with_audio(
     table: datasets.Dataset, audio_column: str | None, root: Path | None, source: Path | str
 ) -> datasets.Dataset:
-    """Name the audio column `audio`, switch its decoding off, turn names into paths, and add ids."""
+    """Name the audio column `audio`, switch its decoding off, turn names into paths, and add ids.
+
+    Other sounds, images and the like are left out: nothing reads them, and they would be decoded with each row.
+    """
     import datasets
+    from datasets.features.features import require_decoding
 
     column = _choose_column(
         table.column_names, audio_column, _audio_candidates(table.column_names), "audio_column", source
@@ -407,6 +474,7 @@ def _with_audio(
         table = _drop_column(table, "audio").rename_column(column, "audio")
     if isinstance(table.features["audio"], datasets.Audio):
         table = table.cast_column("audio", datasets.Audio(decode=False))
+    table = table.remove_columns([name for name, feature in table.features.items() if require_decoding(feature)])
     names, has_bytes = _audio_names(table, source)
     if not has_bytes:
         _check_named(names, source)

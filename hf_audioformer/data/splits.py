@@ -18,7 +18,7 @@ import numpy as np
 from .clip_table import ClipTable
 from .labels import sorted_names
 
-__all__ = ["Split", "SplitArguments", "make_splits"]
+__all__ = ["USUAL_VALUES", "Split", "SplitArguments", "make_splits"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,13 @@ Strata = Callable[[], np.ndarray]
 
 SplitKind = Literal["column", "folds", "drawn_folds", "fraction"]
 
+
+# What the parts of a split are usually called; a folder of such a name is one, whatever its case.
+USUAL_VALUES: dict[str, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "eval"),
+}
 
 # Which kinds use a setting that not all do.
 _USERS: dict[str, tuple[SplitKind, ...]] = {
@@ -54,14 +61,19 @@ class SplitArguments:
     )
     column: str | None = field(default=None, metadata={"help": "for kind column and folds: the column with the values"})
     train_values: list[str | int] = field(
-        default_factory=lambda: ["train"], metadata={"help": "for kind column: values that mean train"}
+        default_factory=lambda: ["train"],
+        metadata={"help": "for kind column: values that mean train; by default training too, if no other part has it"},
     )
     validation_values: list[str | int] = field(
         default_factory=lambda: ["validation"],
-        metadata={"help": "for kind column: values that mean validation; without such clips it is cut from train"},
+        metadata={
+            "help": "for kind column: values that mean validation, by default valid, val and dev too; without such "
+            "clips it is cut from train"
+        },
     )
     test_values: list[str | int] = field(
-        default_factory=lambda: ["test"], metadata={"help": "for kind column: values that mean test"}
+        default_factory=lambda: ["test"],
+        metadata={"help": "for kind column: values that mean test, by default eval too"},
     )
     num_folds: int = field(default=5, metadata={"help": "for kind drawn_folds: how many folds"})
     run_folds: list[str | int] | None = field(
@@ -229,13 +241,24 @@ def _named_parts(column: str, values: np.ndarray, arguments: SplitArguments) -> 
     repeated = sorted({value for value in named if named.count(value) > 1})
     if repeated:
         raise ValueError(f"column {column!r}: {repeated} are named for two parts; each value has one")
-    unnamed = sorted_names(set(values.tolist()) - set(named))
-    if unnamed:
-        raise ValueError(
-            f"column {column!r}: the value {unnamed[0]!r} is neither in train_values {part_values['train']}, "
-            f"validation_values {part_values['validation']} nor test_values {part_values['test']}"
-        )
+    for value in sorted_names(set(values.tolist()) - set(named)):
+        part = _usual_part(value, arguments)
+        if part is None:
+            raise ValueError(
+                f"column {column!r}: the value {value!r} is neither in train_values {part_values['train']}, "
+                f"validation_values {part_values['validation']} nor test_values {part_values['test']}"
+            )
+        part_values[part].append(value)
     return Split(column, **{part: _where(np.isin(values, of)) for part, of in part_values.items()})
+
+
+def _usual_part(value: str, arguments: SplitArguments) -> str | None:
+    """The part that has a value which is named for none: that which usually has it, if its values are the default."""
+    for part, names in USUAL_VALUES.items():
+        setting = f"{part}_values"
+        if value.lower() in names and getattr(arguments, setting) == _default(arguments, setting):
+            return part
+    return None
 
 
 def _with_validation(

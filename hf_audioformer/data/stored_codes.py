@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -51,8 +52,11 @@ class StoredCodes:
         files = [Path(folder, shard["file"]) for shard in manifest.shards]
         for file in files:
             if not file.is_file():
-                raise FileNotFoundError(f"{file} is missing; the manifest of the code store names it. Copy it again.")
-        rows = datasets.Dataset.from_parquet([str(file) for file in files])
+                raise FileNotFoundError(
+                    f"{file} is missing; the manifest of the code store names it. Copy it again, or run the command "
+                    "that encoded the store, which makes what is missing."
+                )
+        rows = datasets.Dataset.from_parquet([glob.escape(str(file)) for file in files])
         return cls(folder, manifest, rows)
 
     def clips(self) -> datasets.Dataset:

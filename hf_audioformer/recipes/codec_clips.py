@@ -1,5 +1,6 @@
 """Clips that a codec is trained on or measured with: waveforms at one rate and level, labels never read."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -7,12 +8,15 @@ import torch
 from torch import Tensor
 
 from ..audio.io import Audio, load_audio
+from ..codes.store import is_code_store
 from ..data.hold_out import HoldOut, held_out_clips, parse_hold_out
 from ..data.readers import AUDIO_SUFFIXES, read_clips, sound_files
 from ..inference.listening import level_gain
 from ..models.audioformer.waveform_audioformer import resample
 
 __all__ = ["load_waveforms", "set_level"]
+
+logger = logging.getLogger(__name__)
 
 
 def load_waveforms(
@@ -29,7 +33,7 @@ def load_waveforms(
     clips out, as `parse_hold_out` says; with `only_held_out` these are the ones returned.
 
     Raises:
-        ValueError: `hold_out` is malformed or leaves nothing out, or nothing is left.
+        ValueError: `hold_out` is malformed or leaves nothing out, nothing is left, or a folder has no sound to read.
     """
     waveforms = [
         set_level(resample(torch.from_numpy(audio["array"]), audio["sampling_rate"], sampling_rate), rms_level_dbfs)
@@ -42,7 +46,8 @@ def load_waveforms(
 
 def _read(sources: Sequence[str], hold_out: Sequence[HoldOut], only_held_out: bool) -> Iterator[Audio]:
     whole = [source for source in sources if _is_whole_folder(source, hold_out)]
-    described = [source for source in sources if source not in whole]
+    files = {source: _sound_files(source) for source in whole}
+    described = [source for source in sources if source not in files]
     tables = [read_clips(source, needs_labels=False) for source in described]
     left_out = dict(zip(described, zip(tables, held_out_clips(described, tables, hold_out), strict=True), strict=True))
     for source in sources:
@@ -50,8 +55,27 @@ def _read(sources: Sequence[str], hold_out: Sequence[HoldOut], only_held_out: bo
             clips, held = left_out[source]
             yield from (clips.load(index) for index in range(len(clips)) if (index in held) == only_held_out)
         elif not only_held_out:
-            paths = [path for path in sound_files(Path(source)) if path.suffix.lower() in AUDIO_SUFFIXES]
-            yield from (load_audio(path) for path in paths)
+            yield from map(load_audio, files[source])
+
+
+def _sound_files(source: str) -> list[Path]:
+    """The files of a folder that are read; those of kinds that cannot be are told of.
+
+    Raises:
+        ValueError: There are none.
+    """
+    if is_code_store(source):
+        raise ValueError(f"sources: {source} is a code store, which has no sound; give what it was encoded from")
+    found = sound_files(Path(source))
+    files = [path for path in found if path.suffix.lower() in AUDIO_SUFFIXES]
+    unreadable = sorted({path.suffix.lower() for path in found} - AUDIO_SUFFIXES)
+    if not files:
+        hint = f"; convert {', '.join(unreadable)} to wav or flac" if unreadable else "; name a .parquet or .csv itself"
+        raise ValueError(f"sources: no sound file that can be read lies in {source} or below it{hint}")
+    if unreadable:
+        left_out, kinds = len(found) - len(files), ", ".join(unreadable)
+        logger.warning("%s: %d of %d sound files are left out, %s cannot be read", source, left_out, len(found), kinds)
+    return files
 
 
 def _is_whole_folder(source: str, hold_out: Sequence[HoldOut]) -> bool:

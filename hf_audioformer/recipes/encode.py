@@ -52,7 +52,16 @@ from ..training.console import quiet_transformers
 from ..training.output import check_output, check_same, prepare_output
 from .inputs import ReadingArguments, load_extractor, read
 
-__all__ = ["ClusterArguments", "CodecArguments", "EncodeArguments", "EncodeJob", "finish", "main", "run"]
+__all__ = [
+    "ClusterArguments",
+    "CodecArguments",
+    "EncodeArguments",
+    "EncodeJob",
+    "finish",
+    "how_to_go_on",
+    "main",
+    "run",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -142,8 +151,13 @@ def main(argv: list[str]) -> None:
         run(arguments)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"interrupted; the same command goes on, the shards in {arguments.output_dir} are kept"
+            f"interrupted; {how_to_go_on(arguments)} goes on, the shards in {arguments.output_dir} are kept"
         ) from None
+
+
+def how_to_go_on(arguments: EncodeArguments) -> str:
+    """Which command goes on where this one stopped."""
+    return "the same command without --overwrite" if arguments.overwrite else "the same command"
 
 
 def run(arguments: EncodeArguments) -> Manifest | None:
@@ -170,14 +184,15 @@ def run(arguments: EncodeArguments) -> Manifest | None:
         earlier = None if arguments.overwrite else read_plan(folder)
         if earlier is not None:
             check_same(asdict(earlier), asdict(job.plan), folder)
-        if earlier is not None and is_finished(folder):
+        todo = list(range(job.plan.num_shards)) if earlier is None else missing_shards(folder, job.plan)
+        if earlier is not None and not todo and is_finished(folder):
             print(f"The codes in {folder} are complete.")
             return read_manifest(folder)
-        todo = list(range(job.plan.num_shards)) if earlier is None else missing_shards(folder, job.plan)
         _check_disk(job, todo)
-        prepare_output(arguments.output_dir, recipe, resume=not arguments.overwrite, overwrite=arguments.overwrite)
-        write_plan(folder, job.plan)
-        remove_leftovers(folder)
+        if earlier is None or not arguments.dry_run:
+            prepare_output(arguments.output_dir, recipe, resume=not arguments.overwrite, overwrite=arguments.overwrite)
+            write_plan(folder, job.plan)
+            remove_leftovers(folder)
         if arguments.executor is None:
             _encode_here(job, todo)
         elif not _launch(arguments, job.plan):
@@ -312,7 +327,9 @@ def _check_bad_share(job: EncodeJob, failures: list[Failure]) -> None:
     try:
         check_bad_share({bad.id: bad.reason for bad in failures}, job.plan.clips, job.arguments.max_bad_share)
     except ValueError as error:
-        raise ValueError(f"{error} Repair them and use --overwrite true, or raise --max_bad_share to go on.") from error
+        raise ValueError(
+            f"{error} Repair them and use --overwrite true, or raise --max_bad_share, without --overwrite, to go on."
+        ) from error
 
 
 def _check_executor(arguments: EncodeArguments) -> None:
@@ -323,6 +340,11 @@ def _check_executor(arguments: EncodeArguments) -> None:
         raise ValueError("tasks and workers need an executor: --executor local, slurm or ray.")
     if arguments.dry_run and arguments.executor != "slurm":
         raise ValueError("dry_run shows what --executor slurm would submit; nothing else has it.")
+    if arguments.dry_run and arguments.overwrite:
+        raise ValueError(
+            "dry_run changes nothing in a store, and overwrite would empty it: leave one of the two out, or name "
+            "another --output_dir."
+        )
     if arguments.executor == "slurm" and arguments.cluster.partition is None:
         raise ValueError("--executor slurm needs --cluster.partition; `sinfo` lists the partitions.")
 
@@ -430,7 +452,8 @@ def _check_disk(job: EncodeJob, todo: list[int]) -> None:
     num_rows = sum(len(plan.clips_of(shard)) for shard in todo) * (plan.num_copies + 1)
     row_bytes = 2 * plan.num_codebooks * seconds * job.extractor.frame_rate + ROW_BYTES
     need = round(num_rows * (row_bytes + 4 * len(plan.companions) * plan.companion_size))
-    parent = next(path for path in Path(job.arguments.output_dir).absolute().parents if path.is_dir())
+    folder = Path(job.arguments.output_dir).absolute()
+    parent = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(parent).free
     print(
         f"{plan.clips} clips, about {plan.clips * seconds / 3600:.2f} h: {len(todo)} of {plan.num_shards} shards to "

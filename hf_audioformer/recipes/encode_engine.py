@@ -22,7 +22,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from ..codes.store import StorePlan, is_finished, missing_shards, read_plan
 from ..training.output import check_same
-from .encode import EncodeArguments, EncodeJob, finish
+from .encode import EncodeArguments, EncodeJob, finish, how_to_go_on
 
 __all__ = ["EncodeShards", "FinishStore", "ReadShards", "WriteShards", "launch"]
 
@@ -39,9 +39,8 @@ class ReadShards(PipelineStep):
 
     def run(self, data: DocumentsPipeline = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         plan = _plan(self.folder)
-        for shard in missing_shards(self.folder, plan):
-            if shard in shards_of_task(plan, rank, world_size):
-                yield Document(text="", id=plan.shard_file(shard), metadata={"shard": shard})
+        for shard in missing_shards(self.folder, plan, shards_of_task(plan, rank, world_size)):
+            yield Document(text="", id=plan.shard_file(shard), metadata={"shard": shard})
 
 
 class EncodeShards(PipelineStep):
@@ -134,7 +133,7 @@ def launch(arguments: EncodeArguments, plan: StorePlan) -> bool:
     if missing or reason:
         raise ValueError(
             f"{len(missing)} of {plan.num_shards} shards are missing, a task failed{reason} The logs are in {logs}; "
-            "the same command goes on."
+            f"{how_to_go_on(arguments)} goes on."
         )
     return True
 
@@ -223,7 +222,7 @@ def _forget_tasks_to_do(logs: Path, arguments: EncodeArguments, plan: StorePlan)
     for rank in range(arguments.tasks):
         if not missing.isdisjoint(shards_of_task(plan, rank, arguments.tasks)):
             (logs / "completions" / f"{rank:05d}").unlink(missing_ok=True)
-    if not is_finished(arguments.output_dir):
+    if missing or not is_finished(arguments.output_dir):
         (logs / "finish" / "completions" / "00000").unlink(missing_ok=True)
 
 

@@ -44,8 +44,8 @@ class ReadingArguments:
 
     source: str = field(
         metadata={
-            "help": "a folder (a subfolder per class, or metadata.csv), a .csv, a .parquet, a code store, a Hub id, or "
-            "a known set: commands, synthetic, spoken_digits, esc10, fsdd, esc10_mix"
+            "help": "a folder (a subfolder per class, or metadata.csv), a .csv, .tsv or .parquet, a code store, a Hub "
+            "id, or a known set: commands, synthetic, spoken_digits, esc10, fsdd, esc10_mix"
         }
     )
     audio_column: str | None = field(default=None, metadata={"help": "column of the audio, if its name is unusual"})

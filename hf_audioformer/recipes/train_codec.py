@@ -96,6 +96,14 @@ class TrainCodecArguments:
             raise ValueError(f"warmup_steps is {self.warmup_steps}; it must be at least 1")
         if max(self.crop_seconds) > self.batch_seconds:
             raise ValueError(f"crop_seconds {max(self.crop_seconds)} exceeds batch_seconds {self.batch_seconds}")
+        if self.checkpoint_steps < 1:
+            raise ValueError(f"checkpoint_steps is {self.checkpoint_steps}; it must be at least 1")
+        frames = round(self.fitting_seconds) * max(1, round(self.sampling_rate / self.hop_samples))
+        if frames < self.codebook_size:
+            raise ValueError(
+                f"fitting_seconds is {self.fitting_seconds}, which has {frames} frames, too few to fit "
+                f"{self.codebook_size} entries to (codebook_size); fit to more"
+            )
 
     @property
     def hop_samples(self) -> int:

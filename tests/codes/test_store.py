@@ -1,5 +1,9 @@
 """The code store on disk: what `datasets` reads of it, and that nothing half-written is ever seen."""
 
+import errno
+import fcntl
+import json
+import os
 import resource
 import subprocess
 import sys
@@ -11,6 +15,7 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from hf_audioformer.codes.store import (
@@ -221,6 +226,67 @@ def test_another_format_is_refused(tmp_path: Path) -> None:
 def test_plans_that_cannot_be_stored_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(PLAN, **settings)
+
+
+@pytest.mark.fault
+def test_a_store_that_is_gone_on_with_is_not_finished(tmp_path: Path) -> None:
+    write(tmp_path)
+    write_plan(tmp_path, PLAN)
+    assert not is_finished(tmp_path)
+    assert missing_shards(tmp_path, PLAN) == []
+
+
+@pytest.mark.fault
+def test_shards_of_another_plan_are_none_of_this_one(tmp_path: Path) -> None:
+    """As a task writes them that was begun before the store was overwritten."""
+    other = replace(PLAN, seed=1)
+    write(tmp_path / "other", other)
+    write(tmp_path / "store")
+    os.replace(tmp_path / "other" / PLAN.shard_file(2), tmp_path / "store" / PLAN.shard_file(2))
+    assert missing_shards(tmp_path / "store", PLAN) == [2]
+    assert missing_shards(tmp_path / "store", PLAN, [0, 1]) == []
+    for refused in (
+        lambda: failures_of(tmp_path / "store", PLAN, 2),
+        lambda: write_manifest(tmp_path / "store", PLAN, "cpu", []),
+    ):
+        with pytest.raises(ValueError, match=r"train-00002-of-00003.parquet is of another plan: .* Stop that task and"):
+            refused()
+    before = contents(tmp_path / "store")
+    write(tmp_path / "store")
+    assert contents(tmp_path / "store") != before
+    assert missing_shards(tmp_path / "store", PLAN) == []
+
+
+@pytest.mark.unit
+def test_a_plan_is_the_same_where_folders_have_other_names(tmp_path: Path) -> None:
+    """As in a store that was pushed; and shards of earlier releases do not say which plan they are of."""
+    elsewhere = replace(PLAN, source="wrens.csv", codec="other", companions={"d": "1", "e": "2"})
+    write(tmp_path)
+    assert missing_shards(tmp_path, elsewhere) == []
+    assert read_manifest(tmp_path).digest == elsewhere.digest != replace(PLAN, clips_sha256="1").digest
+    shard = tmp_path / PLAN.shard_file(0)
+    table = pyarrow.parquet.read_table(shard)
+    facts = json.loads(table.schema.metadata[b"hf_audioformer"])
+    del facts["plan_sha256"]
+    metadata = table.schema.metadata | {b"hf_audioformer": json.dumps(facts).encode()}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), shard)
+    assert missing_shards(tmp_path, PLAN) == []
+    assert failures_of(tmp_path, PLAN, 0) == []
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_warned_of(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError(number, "no locks here")
+
+    monkeypatch.setattr(fcntl, "lockf", refused)
+    with locked(tmp_path / "store"):
+        pass
+    (message,) = caplog.messages
+    assert message.startswith(f"the file system of {tmp_path} cannot lock (no locks here): make sure that no other")
 
 
 HOLD_LOCK = """

@@ -25,9 +25,10 @@ from hf_audioformer.data.moments import (
 
 ROWS = [
     ("3.wav", "0.1", "0.2", "low"),
-    ("3.wav", "0.15", "0.22", "low"),
+    ("3.wav", "0.15", "0.22", " low "),
     ("4.wav", "0", "0.05", "high"),
     ("5.wav",) * 1,
+    ("6.wav", "", "", " "),
 ]
 
 

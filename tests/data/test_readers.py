@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from hf_audioformer.data import read_clips
-from hf_audioformer.data.readers import _load_from_hub
+from hf_audioformer.data.readers import _load_from_hub, read_rows, sound_files
 
 Write = Callable[..., Path]
 
@@ -90,6 +90,40 @@ def test_linked_folders_are_classes_and_empty_ones_are_told_of(write: Write, cap
 
 
 @pytest.mark.fault
+def test_a_file_that_links_lead_to_is_no_second_clip(write: Write) -> None:
+    """It could be learnt from by one name and tested by the other."""
+    folder = write(**{"clips/train/dog/a.wav": None, "clips/test/cat/b.wav": None, "list.csv": ""})
+    (folder / "clips" / "test" / "cat" / "c.wav").symlink_to(folder / "clips" / "train" / "dog" / "a.wav")
+    with pytest.raises(ValueError, match=r"train/dog/a\.wav' appears in rows 1 and 2; a file is one clip"):
+        read_clips(folder / "clips")
+    (folder / "again").symlink_to(folder / "clips" / "train")
+    (folder / "list.csv").write_text("path,label\nclips/train/dog/a.wav,x\nagain/dog/a.wav,y\n")
+    with pytest.raises(ValueError, match=r"train/dog/a\.wav' appears in rows 0 and 1; a file is one clip"):
+        read_clips(folder / "list.csv")
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("name", ["ape", "hund"])
+def test_a_folder_that_a_link_leads_to_as_well(name: str, write: Write) -> None:
+    folder = write(**{"dog/a.wav": None, "cat/b.wav": None, ".x/c.wav": None})
+    (folder / name).symlink_to(folder / "dog")
+    (folder / "cat" / "words").symlink_to(folder / ".x" / "none")
+    assert sound_files(folder) == [folder / "cat" / "b.wav", folder / "dog" / "a.wav"]
+    with pytest.raises(ValueError, match=rf"{name} and {folder}/dog are the same folder: a file is one clip"):
+        read_clips(folder)
+
+
+@pytest.mark.unit
+def test_linked_files_are_clips(write: Write) -> None:
+    folder = write(**{"stored/1": None, "stored/2": None, "clips/dog/c.wav": None})
+    for name, target in (("dog/a.wav", "1"), ("dog/b.wav", "2")):
+        (folder / "clips" / name).symlink_to(folder / "stored" / target)
+    clips = read_clips(folder / "clips")
+    assert clips.ids == ["dog/a.wav", "dog/b.wav", "dog/c.wav"]
+    assert clips.load(0)["array"].shape == (800,)
+
+
+@pytest.mark.fault
 def test_a_name_that_is_not_utf8(write: Write) -> None:
     folder = write(**{"cat/a.wav": None, "dog/b.wav": None})
     (folder / "dog" / "b.wav").rename(folder / "dog" / os.fsdecode(b"caf\xe9.wav"))
@@ -127,10 +161,43 @@ def test_sound_without_labels(write: Write) -> None:
 
 
 @pytest.mark.fault
-def test_one_file_outside_the_class_folders_does_not_drop_all_labels(write: Write) -> None:
+def test_a_file_outside_the_class_folders_drops_labels_only_where_none_are_needed(
+    write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = write(**{"dog/a.wav": None, "cat/b.wav": None, "stray.wav": None})
     with pytest.raises(ValueError, match=r"stray.wav: cannot tell its class"):
-        read_clips(folder, needs_labels=False)
+        read_clips(folder)
+    clips = read_clips(folder, needs_labels=False)
+    assert (clips.ids, clips.label_names) == (["cat/b.wav", "dog/a.wav", "stray.wav"], ())
+    (message,) = caplog.messages
+    assert message.startswith(f"{folder}: the clips are read without labels, which are not needed here ({folder}/stray")
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize(
+    ("names", "splits", "warnings"),
+    [
+        (("Train/a.wav", "test/b.wav"), ["Train", "test"], 0),
+        (("test/b.wav", "train/2026/05/a.wav"), ["test", "train"], 0),
+        (("test/b.wav", "train/dog/a.wav"), ["test", "train"], 1),
+        (("a.wav", "train/b.wav"), None, 0),
+        (("dog/a.wav", "night/2026/b.wav"), None, 1),
+        (("dog/a.wav", "test/cat/b.wav"), None, 1),
+    ],
+)
+def test_splits_and_depths_of_sound_without_labels(
+    names: tuple[str, ...], splits: list[str] | None, warnings: int, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    clips = read_clips(write(**dict.fromkeys(names)), needs_labels=False)
+    assert (clips.ids, clips.label_names) == (list(names), ())
+    assert (clips.column("split") if "split" in clips.table.column_names else None) == splits
+    assert len(caplog.messages) == warnings
+
+
+@pytest.mark.fault
+def test_a_folder_without_sound_is_refused_where_no_labels_are_needed(write: Write) -> None:
+    with pytest.raises(ValueError, match="no clips found; expected"):
+        read_clips(write(**{"a.txt": ""}), needs_labels=False)
 
 
 @pytest.mark.unit
@@ -255,6 +322,45 @@ def test_parquet_written_by_datasets_with_decoding_on(write_parquet: Callable[..
     clips = read_clips(path)
     assert clips.ids == ["00000000"]
     assert clips.load(0)["array"].shape == (800,)
+
+
+@pytest.mark.fault
+def test_other_columns_that_would_be_decoded_are_left_out(write_parquet: Callable[..., Path], wav: bytes) -> None:
+    """A second sound and images, which `datasets` decodes by packages that are not needed here."""
+    features = {
+        **{"audio": datasets.Audio(), "noise": datasets.Audio(), "picture": datasets.Image()},
+        "stems": datasets.List(datasets.Audio()),
+    }
+    columns = {name: entries(wav, "a", "b") for name in ("audio", "noise", "picture")}
+    path = write_parquet(features, **columns, stems=[entries(wav, "c")] * 2, label=["x", "y"], fold=[1, 2])
+    clips = read_clips(path)
+    assert sorted(clips.table.column_names) == ["audio", "fold", "id", "label"]
+    assert clips.load(1)["array"].shape == (800,)
+
+
+@pytest.mark.fault
+def test_a_path_is_no_pattern(write_parquet: Callable[..., Path], wav: bytes) -> None:
+    path = write_parquet(audio=entries(wav, "a"), label=["x"])
+    others = path.parent / "runs1"
+    others.mkdir()
+    write_parquet(audio=entries(wav, "b"), label=["x"]).rename(others / "clips.parquet")
+    for name in ("runs[1]", "runs[2]", "runs*", "run?1"):
+        folder = path.parent / name
+        folder.mkdir()
+        write_parquet(audio=entries(wav, name), label=["x"]).rename(folder / "clips.parquet")
+        assert read_clips(folder / "clips.parquet").ids == [name]
+
+
+@pytest.mark.unit
+def test_the_case_of_an_ending_does_not_matter(write: Write, write_parquet: Callable[..., Path], wav: bytes) -> None:
+    table = "path\tlabel\na.wav\tx\n"
+    folder = write(**{"a.wav": None, "a.CSV": table.replace("\t", ","), "a.tsv": table, "b.TSV": table})
+    for name in ("a.CSV", "a.tsv", "b.TSV"):
+        assert read_clips(folder / name).ids == ["a.wav"]
+        assert read_rows(folder / name) == [{"path": "a.wav", "label": "x"}]
+    parquet = write_parquet(audio=entries(wav, "a"), label=["x"]).rename(folder / "clips.PARQUET")
+    assert read_clips(parquet).ids == ["a"]
+    assert read_rows(parquet)[0]["label"] == "x"
 
 
 @pytest.mark.unit
@@ -447,6 +553,65 @@ def test_sources_of_no_known_kind() -> None:
         read_clips("esc_10")
     with pytest.raises(FileNotFoundError, match="expected an existing folder"):
         read_clips("./not/here")
+
+
+@pytest.mark.fault
+def test_files_of_another_kind(write: Write) -> None:
+    folder = write(**{"a.wav": None, "clips.xlsx": "words"})
+    for name in ("a.wav", "clips.xlsx"):
+        with pytest.raises(
+            ValueError, match=rf"{name}: files of this kind are not read; give a folder, a \.csv, \.tsv"
+        ):
+            read_clips(folder / name)
+
+
+CONFIGURATIONS = """---
+configs:
+- {config_name: long, data_files: long.csv}
+- {config_name: short, data_files: short.csv}
+---
+"""
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("files", "config", "message"),
+    [
+        (
+            {"README.md": CONFIGURATIONS},
+            None,
+            r"Config name is missing.* \['long', 'short'\]\)\. .* data\.hub_config\.$",
+        ),
+        ({"README.md": CONFIGURATIONS}, "shrt", r"'shrt' not found.* \['long', 'short'\]\)\. .* data\.hub_config\.$"),
+        ({"sounds.py": "raise ValueError"}, None, r"scripts are no longer .* --data\.revision refs/convert/parquet"),
+        (
+            {"README.md": "", "a.csv": "path,label\na,1\n", "b.csv": "path,fold\na,1\n"},
+            None,
+            r"cannot be read \(Schema at index 1 was different.*\)\. Choose another data\.hub_config or data\.revision",
+        ),
+    ],
+)
+def test_mistakes_about_data_sets_of_the_hub(
+    files: dict[str, str], config: str | None, message: str, tmp_path: Path
+) -> None:
+    """A local folder goes through the same `datasets.load_dataset` as an id on the Hub."""
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for name, text in {"long.csv": "path,label\na,x\n", "short.csv": "path,label\na,x\n", **files}.items():
+        (folder / name).write_text(text)
+    with pytest.raises(ValueError, match=f"(?s)^'{folder}': the data set on the Hub .*{message}"):
+        _load_from_hub(str(folder), None, config, None)
+
+
+@pytest.mark.fault
+def test_splits_of_the_hub_whose_columns_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = {name: datasets.Dataset.from_dict({"path": ["a"], "label": [label]}) for name, label in SPLIT_LABELS}
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.DatasetDict(tables))
+    with pytest.raises(ValueError, match=r"'owner/sounds': its splits 'train', 'test' have columns of different types"):
+        _load_from_hub("owner/sounds", None, None, None)
+
+
+SPLIT_LABELS = (("train", "x"), ("test", 1))
 
 
 @pytest.mark.fault

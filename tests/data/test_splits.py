@@ -133,6 +133,27 @@ def test_column_names_the_parts() -> None:
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize(
+    "names",
+    [("training", "valid", "eval"), ("Train", "val", "TEST"), ("train", "dev", "test"), ("train", "Valid", "eval")],
+)
+def test_usual_names_of_parts_need_no_setting(names: tuple[str, ...]) -> None:
+    clips = clip_table([0, 1] * 3, split=[name for name in names for _ in range(2)])
+    (split,) = make_splits(clips, SplitArguments(kind="column", column="split"))
+    assert split == Split("split", [0, 1], [2, 3], [4, 5])
+
+
+@pytest.mark.unit
+def test_values_that_are_named_mean_what_they_are_named_for() -> None:
+    clips = clip_table([0, 1] * 4, split=[name for name in ("train", "dev", "val", "eval") for _ in range(2)])
+    by_split = {"kind": "column", "column": "split", "validation_fraction": 0}
+    (split,) = make_splits(clips, SplitArguments(**by_split, train_values=["train", "dev"]))
+    assert split == Split("split", [0, 1, 2, 3], [4, 5], [6, 7])
+    with pytest.raises(ValueError, match=r"the value 'val' is neither in .* validation_values \['dev'\]"):
+        make_splits(clips, SplitArguments(**by_split, validation_values=["dev"]))
+
+
+@pytest.mark.unit
 def test_validation_is_cut_from_train_when_the_column_has_none() -> None:
     clips = clip_table([0, 1] * 15, part=[1] * 20 + [2] * 10)
     arguments = SplitArguments(kind="column", column="part", train_values=[1], test_values=[2], validation_fraction=0.2)
@@ -182,7 +203,10 @@ def test_settings_out_of_range(settings_given: dict[str, Any], message: str) -> 
             {"kind": "column", "column": "parts"},
             "no column 'parts' in the clips; there are id, label, one, pair, part, take",
         ),
-        ({"kind": "column", "column": "part"}, "the value 'dev' is neither in train_values"),
+        (
+            {"kind": "column", "column": "part", "validation_values": ["val"]},
+            "the value 'dev' is neither in train_values",
+        ),
         (
             {"kind": "column", "column": "part", "validation_values": ["dev", "test"]},
             r"\['test'\] are named for two parts",

@@ -80,6 +80,17 @@ def test_clips_have_their_labels_and_columns(store: str, tone_csv: Path) -> None
     np.testing.assert_array_equal(read_clips(store, label_names=names).targets()[:, 0], original.targets()[:, 2])
 
 
+@pytest.mark.fault
+def test_the_path_of_a_store_is_no_pattern(store: str, tmp_path: Path) -> None:
+    """A store in `runs[1]` is not that in `runs1`, whose shards are in another order."""
+    for name in ("runs1", "runs[1]"):
+        shutil.copytree(store, tmp_path / name)
+    first, second, _ = sorted((tmp_path / "runs1" / "data").iterdir())
+    second.replace(first)
+    shutil.copy(first, second)
+    assert read_clips(str(tmp_path / "runs[1]")).ids == read_clips(store).ids
+
+
 @pytest.mark.invariant
 @pytest.mark.parametrize("num_codebooks", [1, 2])
 def test_codes_are_those_of_the_sound(num_codebooks: int, store: str, tone_csv: Path, tiny_codec: str) -> None:

@@ -50,7 +50,32 @@ def test_a_folder_with_metadata_can_be_held_out_in_part(folder: Path) -> None:
         load_waveforms([str(folder)], ["fold=3"], 8000, -23.0)
 
 
-@pytest.mark.unit
-def test_a_folder_without_audio_is_refused(tmp_path: Path) -> None:
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("notes.txt", "lies in .*/second or below it; name a .parquet or .csv itself"),
+        ("clips.parquet", "lies in .*/second or below it; name a .parquet or .csv itself"),
+        ("a/b.M4A", "lies in .*/second or below it; convert .m4a to wav or flac"),
+        ("plan.json", "second is a code store, which has no sound; give what it was encoded from"),
+    ],
+)
+def test_a_folder_that_gives_no_sound_is_refused(file: str, message: str, folder: Path, tmp_path: Path) -> None:
+    """Beside one that does."""
+    (tmp_path / "second" / file).parent.mkdir(parents=True)
+    (tmp_path / "second" / file).write_text("")
+    with pytest.raises(ValueError, match=message):
+        load_waveforms([str(folder / "a"), str(tmp_path / "second")], [], 24_000, -23.0)
+
+
+@pytest.mark.fault
+def test_files_that_cannot_be_read_are_told_of(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "a" / "b.m4a").write_text("")
+    assert len(load_waveforms([str(folder)], [], 8000, -23.0)) == 3
+    assert caplog.messages == [f"{folder}: 1 of 4 sound files are left out, .m4a cannot be read"]
+
+
+@pytest.mark.fault
+def test_nothing_left_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match="no clips are left"):
-        load_waveforms([str(tmp_path)], [], 24_000, -23.0)
+        load_waveforms([str(folder)], [], 24_000, -23.0, only_held_out=True)

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -361,9 +362,58 @@ def test_a_disk_that_is_too_small_is_refused_before_the_start(
     assert not Path(arguments.output_dir).exists()
 
 
+@pytest.mark.fault
+def test_the_disk_that_is_asked_is_that_of_output_dir(
+    arguments: EncodeArguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder may be where a disk of its own is mounted."""
+    asked: list[Path] = []
+
+    def usage(path: Path) -> Any:
+        asked.append(path)
+        return SimpleNamespace(free=0)
+
+    monkeypatch.setattr(encode.shutil, "disk_usage", usage)
+    folder = Path(arguments.output_dir)
+    for expected in (folder.parent, folder):
+        with pytest.raises(OSError, match=f"are free at {expected}. Make room"):
+            encode.run(arguments)
+        folder.mkdir(exist_ok=True)
+    assert asked == [folder.parent, folder]
+
+
+@pytest.mark.fault
+def test_a_shard_that_is_lost_from_a_finished_store_is_made_again(
+    arguments: EncodeArguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode.run(arguments)
+    expected = files_of(arguments.output_dir)
+    shard = Path(arguments.output_dir, "data", "train-00002-of-00008.parquet")
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match="run the command that encoded the store, which makes what is missing"):
+        read_clips(arguments.output_dir)
+    with monkeypatch.context() as patch:
+        patch.setattr(encode.EncodeJob, "encode", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            encode.run(arguments)
+    with pytest.raises(ValueError, match="is a code store that is not finished"):
+        read_clips(arguments.output_dir)
+    encode.run(arguments)
+    assert files_of(arguments.output_dir) == expected
+
+
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.cli
+@pytest.mark.parametrize("overwrite", [False, True])
 def test_ctrl_c_says_how_to_go_on(
-    arguments: EncodeArguments, config: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    overwrite: bool,
+    arguments: EncodeArguments,
+    config: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     original, calls = encode.EncodeJob.write, []
 
@@ -375,9 +425,10 @@ def test_ctrl_c_says_how_to_go_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(encode.EncodeJob, "write", interrupted)
-        assert cli.main(["encode", config]) == 130
+        assert cli.main(["encode", config, "--overwrite", str(overwrite).lower()]) == 130
     *_, last = capfd.readouterr().err.splitlines()
-    message = f"interrupted; the same command goes on, the shards in {arguments.output_dir} are kept"
+    same = "the same command without --overwrite" if overwrite else "the same command"
+    message = f"interrupted; {same} goes on, the shards in {arguments.output_dir} are kept"
     assert last == f"hf-audioformer: {message}"
     assert len(files_of(arguments.output_dir, "*.parquet")) == 2
     assert cli.main(["encode", config]) == 0

@@ -119,6 +119,37 @@ def test_a_dry_run_shows_what_would_be_submitted(
     assert missing_shards(arguments.output_dir, read_plan(arguments.output_dir)) == list(range(8))
 
 
+@pytest.mark.fault
+def test_a_dry_run_changes_nothing_in_a_store(begun: EncodeArguments) -> None:
+    alone = replace(begun, executor=None, tasks=1, workers=None)
+    encode.run(alone)
+    Path(begun.output_dir, read_plan(begun.output_dir).shard_file(2)).unlink()
+    Path(begun.output_dir, "data", ".half-written.tmp").touch()  # by a task that is still running
+    before = store_files(begun.output_dir)
+    with pytest.raises(ValueError, match="dry_run changes nothing in a store, and overwrite would empty it"):
+        encode.run(replace(begun, dry_run=True, overwrite=True))
+    assert encode.run(replace(begun, dry_run=True)) is None
+    assert store_files(begun.output_dir) == before
+
+
+def store_files(folder: str) -> dict[Path, int]:
+    """When the files of a store were written, those of the engine left out."""
+    files = [path for path in Path(folder).rglob("*") if path.is_file() and "engine" not in path.parts]
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+@pytest.mark.fault
+def test_shards_of_a_task_from_before_overwriting_are_made_again(begun: EncodeArguments, tmp_path: Path) -> None:
+    alone = replace(begun, executor=None, tasks=1, workers=None)
+    former = open_job(begun)
+    encode.run(replace(alone, codec=replace(begun.codec, num_codebooks=2), overwrite=True))
+    former.write(2, *former.encode(2, lambda seconds: None))
+    encode.run(replace(alone, codec=replace(begun.codec, num_codebooks=2)))
+    assert encode.run(replace(alone, output_dir=str(tmp_path / "alone"), codec=replace(begun.codec, num_codebooks=2)))
+    shard = read_plan(begun.output_dir).shard_file(2)
+    assert Path(begun.output_dir, shard).read_bytes() == Path(tmp_path, "alone", shard).read_bytes()
+
+
 # A cluster of one machine: sbatch runs each task of an array at once.
 SBATCH = """#!/bin/bash
 for script; do :; done
@@ -162,10 +193,8 @@ def test_a_failing_task_is_told_and_the_rest_is_kept(begun: EncodeArguments) -> 
     assert plan is not None
     obstacle = Path(begun.output_dir, plan.shard_file(7))
     obstacle.mkdir()
-    message = (
-        r"1 of 8 shards are missing, a task failed: .*: Is a directory; .* The logs are in .*/engine/local-2; the same"
-    )
-    with pytest.raises(ValueError, match=message):
+    message = r"1 of 8 shards are missing, a task failed: .*: Is a directory; .* The logs are in .*/engine/local-2; the"
+    with pytest.raises(ValueError, match=f"{message} same command goes on"):
         encode.run(local)
     assert missing_shards(begun.output_dir, plan) == [7]
     obstacle.rmdir()

@@ -174,6 +174,9 @@ def test_a_state_of_other_arguments_is_refused(arguments: TrainCodecArguments, t
         ({"sources": []}, "sources is empty"),
         ({"codebook_size": 200}, "must be a power of two"),
         ({"warmup_steps": 0}, "warmup_steps is 0"),
+        ({"checkpoint_steps": 0}, "checkpoint_steps is 0"),
+        ({"codebook_size": 256}, "fitting_seconds is 2, which has 150 frames, too few to fit 256 entries"),
+        ({"fitting_seconds": 0.4}, "fitting_seconds is 0.4, which has 0 frames"),
         ({"crop_seconds": [1.0]}, "crop_seconds 1.0 exceeds batch_seconds 0.5"),
     ],
 )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from .stored_codes import StoredCodes
 
-__all__ = ["CURVE_COLUMNS", "ClipTable", "decode_audio_column", "file_paths"]
+__all__ = ["CURVE_COLUMNS", "ClipTable", "decode_audio_column", "file_paths", "linked_files"]
 
 # What a clip's numbers along time are read to.
 CURVE_COLUMNS = ("curve_times", "curve_values", "curve_gaps")
@@ -34,8 +34,7 @@ def decode_audio_column(row: Mapping[str, Any]) -> Audio:
 
 
 def file_paths(table: datasets.Dataset) -> list[str]:
-    """The files, no links, that hold the sound of the clips of a table as it was read; none of clips whose sound it has
-    itself."""
+    """The files that hold the sound of the clips of a table as it was read; none of clips whose sound it has itself."""
     import pyarrow
     import pyarrow.compute
 
@@ -44,14 +43,19 @@ def file_paths(table: datasets.Dataset) -> list[str]:
     audio = table.data.column("audio")
     held = pyarrow.compute.is_valid(pyarrow.compute.struct_field(audio, "bytes")).to_pylist()
     paths = pyarrow.compute.struct_field(audio, "path").to_pylist()
+    return [os.path.abspath(path) for path, is_held in zip(paths, held, strict=True) if path and not is_held]
+
+
+def linked_files(paths: Sequence[str]) -> list[str]:
+    """What the paths lead to where they, or folders in them, are links."""
     real_folder = cache(os.path.realpath)  # a link is looked for in each part of a path, of which most have the same
-    return [_real_file(path, real_folder) for path, is_held in zip(paths, held, strict=True) if path and not is_held]
 
+    def real_file(path: str) -> str:
+        folder, name = os.path.split(path)
+        file = os.path.join(real_folder(folder), name)
+        return os.path.realpath(file) if os.path.islink(file) else file
 
-def _real_file(path: str, real_folder: Callable[[str], str]) -> str:
-    folder, name = os.path.split(os.path.abspath(path))
-    file = os.path.join(real_folder(folder), name)
-    return os.path.realpath(file) if os.path.islink(file) else file
+    return [real_file(path) for path in paths]
 
 
 @dataclass(frozen=True)

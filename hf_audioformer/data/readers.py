@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..codes.store import PLAN_FILE, is_code_store
-from .clip_table import ClipTable, decode_audio_column, file_paths
+from .clip_table import ClipTable, decode_audio_column, file_paths, linked_files
 from .curves import add_curves
 from .known_layouts import ClipList, clip_lists
 from .known_sets import KNOWN_SETS, LoadRow
@@ -120,6 +120,7 @@ def read_clips(
     _check_unique(table["id"], source, "ids must be unique")
     paths = file_paths(table)
     _check_unique(paths, source, "a file is one clip, or it could be learnt from and tested")
+    _warn_of_links(paths, source)
     _check_exist(paths, source, missing_share)
     if events is not None:
         file = os.fspath(events)
@@ -570,6 +571,21 @@ def _choose_column(
 
 def _drop_column(table: datasets.Dataset, column: str) -> datasets.Dataset:
     return table.remove_columns([name for name in table.column_names if name == column])
+
+
+def _warn_of_links(paths: Sequence[str], source: str) -> None:
+    """Says so where several clips are links to one file, as stores of data make them of clips that are equal."""
+    files = linked_files(paths)
+    first: dict[str, str] = {}
+    again = [path for path, file in zip(paths, files, strict=True) if first.setdefault(file, path) != path]
+    if again:
+        logger.warning(
+            "%s: %d clips are links to the files of others, first %s to that of %s: they may be learnt from and tested",
+            source,
+            len(again),
+            again[0],
+            first[linked_files(again[:1])[0]],
+        )
 
 
 def _check_unique(names: Iterable[str], source: str, rule: str) -> None:

@@ -17,7 +17,7 @@ from ..audio.fbank import num_frames, samples_of_frames
 from ..audio.spectrogram_augment import SpectrogramAugmentation
 from ..data import ClipTable
 from ..data.added_clips import with_added_clips
-from ..data.clip_table import file_paths
+from ..data.clip_table import file_paths, linked_files
 from ..data.running_statistics import RunningStatistics, shared_statistics
 from ..data.spectrogram_collator import SpectrogramCollator
 from ..data.spectrogram_dataset import SpectrogramDataset
@@ -331,7 +331,8 @@ def _with_added_clips(
         raise ValueError(f"data.also is {data.also}, which is data.source too: its clips for testing would be learnt")
     kept_apart = [name for name in (arguments.split.column, arguments.split.group_column) if name is not None]
     added = read(TrainingClips(data.also, multi_label=clips.multi_label, skip_bad=data.skip_bad))
-    if shared := {*file_paths(clips.table)} & {*file_paths(added.table)}:
+    files, added_files = (linked_files(file_paths(table)) for table in (clips.table, added.table))
+    if shared := {*files} & {*added_files}:
         raise ValueError(
             f"data.also is {data.also}, {len(shared)} of whose files are in data.source too, as {min(shared)}: those "
             "for testing would be learnt"

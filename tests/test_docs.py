@@ -159,9 +159,9 @@ def folder_of_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for code in blocks(document, "yaml"):
             if name := re.match(r"# (\w+\.yaml)\b", code):
                 (tmp_path / name[1]).write_text(code, encoding="utf-8")
-    left = parse_config(FinetuneASTArguments, ["ast_modern", "--output_dir", "my_ast"], description="")
-    (tmp_path / "my_ast").mkdir()
-    (tmp_path / "my_ast" / RECIPE_FILE).write_text(dump_config(left), encoding="utf-8")
+    left = parse_config(FinetuneASTArguments, ["ast_modern", "--output_dir", "my_run"], description="")
+    (tmp_path / "my_run").mkdir()
+    (tmp_path / "my_run" / RECIPE_FILE).write_text(dump_config(left), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

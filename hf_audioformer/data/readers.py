@@ -77,8 +77,8 @@ def read_clips(
       and named in the column `split`.
 
     Paths are relative to `audio_root` (default: the folder of the csv or parquet) and must stay inside it. No file is
-    named twice, nor reached by a link as well. All exist, but for a share of at most `missing_share`, which are clips
-    that cannot be decoded.
+    named twice; several links to one are warned of. All exist, but for a share of at most `missing_share`, which are
+    clips that cannot be decoded.
     `audio_column` and `label_column` default to the usual names. A clip has several labels if `multi_label` says so; by
     default, if the column is named "labels", holds lists, or holds text with `label_separator`.
     `label_names` fixes the classes and their order (those of a checkpoint, say); by default the order of the source's
@@ -354,10 +354,12 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
     """The lines of a table, its cells separated by commas, or in a .tsv by tabs."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
+    is_tsv = path.suffix.lower() == ".tsv"
+    # A cell of a .tsv holds no tab, and may begin with a quotation mark that nothing answers.
+    form: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if is_tsv else {}
     try:
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")), delimiter=delimiter)
-        lines = [(reader.line_num, cells) for cells in reader if cells]
+        reader = csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig")), **form)
+        lines = [(reader.line_num, [*map(_unquoted, cells)] if is_tsv else cells) for cells in reader if cells]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: not a csv in UTF-8 ({error})") from error
     header = lines[0][1] if lines else []
@@ -368,6 +370,12 @@ def _csv_rows(path: Path) -> list[dict[str, Any]]:
         if len(cells) != len(header):
             raise ValueError(f"{path}, line {line}: {len(cells)} cells, the header has {len(header)}")
     return [dict(zip(header, cells, strict=True)) for _, cells in lines[1:]]
+
+
+def _unquoted(cell: str) -> str:
+    """A cell without the quotation marks that some programs put around it."""
+    is_quoted = len(cell) > 1 and cell[0] == cell[-1] == '"'
+    return cell[1:-1].replace('""', '"') if is_quoted else cell
 
 
 def _read_parquet(path: Path, audio_column: str | None, audio_root: str | os.PathLike[str] | None) -> datasets.Dataset:
@@ -575,16 +583,15 @@ def _drop_column(table: datasets.Dataset, column: str) -> datasets.Dataset:
 
 def _warn_of_links(paths: Sequence[str], source: str) -> None:
     """Says so where several clips are links to one file, as stores of data make them of clips that are equal."""
-    files = linked_files(paths)
     first: dict[str, str] = {}
-    again = [path for path, file in zip(paths, files, strict=True) if first.setdefault(file, path) != path]
+    pairs = [(path, first.setdefault(file, path)) for path, file in zip(paths, linked_files(paths), strict=True)]
+    again = [(path, other) for path, other in pairs if path != other]
     if again:
         logger.warning(
-            "%s: %d clips are links to the files of others, first %s to that of %s: they may be learnt from and tested",
+            "%s: %d clips lead to the file of another one, so that it may be learnt from and tested; %s and %s for one",
             source,
             len(again),
-            again[0],
-            first[linked_files(again[:1])[0]],
+            *again[0],
         )
 
 

@@ -57,6 +57,9 @@ def shared_statistics(count: int, measure: Callable[[int], RunningStatistics]) -
 
     Processes that train together measure a share each, so all of them must call this. The result is the same to the
     last bit whatever their number.
+
+    Raises:
+        ValueError: A clip could not be measured, in whichever process.
     """
     from accelerate import PartialState
     from accelerate.utils import gather_object
@@ -66,11 +69,15 @@ def shared_statistics(count: int, measure: Callable[[int], RunningStatistics]) -
     starts = range(0, count, CLIPS_OF_BLOCK)[state.process_index :: state.num_processes]
     blocks: dict[int, RunningStatistics] = {}
     shown = {"unit": "clip", "unit_scale": CLIPS_OF_BLOCK * state.num_processes, "disable": not state.is_main_process}
-    for start in tqdm(starts, desc="stats", dynamic_ncols=True, delay=2, **shown):
-        found = RunningStatistics()
-        for index in range(start, min(count, start + CLIPS_OF_BLOCK)):
-            found = found.merged(measure(index))
-        blocks[start] = found
-    for of_process in gather_object([blocks]):
+    failure: ValueError | None = None
+    try:
+        for start in tqdm(starts, desc="stats", dynamic_ncols=True, delay=2, **shown):
+            clips = range(start, min(count, start + CLIPS_OF_BLOCK))
+            blocks[start] = reduce(RunningStatistics.merged, map(measure, clips), RunningStatistics())
+    except ValueError as error:
+        failure = error  # the others wait
+    for of_process, failure_of_process in gather_object([(blocks, failure)]):
+        if failure_of_process is not None:
+            raise failure_of_process
         blocks |= of_process
     return reduce(RunningStatistics.merged, (blocks[start] for start in sorted(blocks)), RunningStatistics())

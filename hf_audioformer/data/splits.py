@@ -241,9 +241,11 @@ def _named_parts(column: str, values: np.ndarray, arguments: SplitArguments) -> 
     repeated = sorted({value for value in named if named.count(value) > 1})
     if repeated:
         raise ValueError(f"column {column!r}: {repeated} are named for two parts; each value has one")
-    for value in sorted_names(set(values.tolist()) - set(named)):
+    found = set(values.tolist())
+    for value in sorted_names(found - set(named)):
         part = _usual_part(value, arguments)
-        if part is None:
+        others = () if part is None else found.intersection(part_values[part])
+        if part is None or any(other.lower() != value.lower() for other in others):  # eval beside test, what is that?
             raise ValueError(
                 f"column {column!r}: the value {value!r} is neither in train_values {part_values['train']}, "
                 f"validation_values {part_values['validation']} nor test_values {part_values['test']}"

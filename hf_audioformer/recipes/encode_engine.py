@@ -5,6 +5,7 @@ what a shard holds does not depend on the task, so that any number of tasks leav
 """
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -119,9 +120,13 @@ def launch(arguments: EncodeArguments, plan: StorePlan) -> bool:
         ValueError: A task failed.
     """
     logs = Path(arguments.output_dir).absolute() / "engine" / f"{arguments.executor}-{arguments.tasks}"
+    if arguments.dry_run:
+        print(_would_submit(arguments, logs, plan))
+        return False
     _forget_tasks_to_do(logs, arguments, plan)
     if arguments.executor == "slurm":
-        _submit(arguments, logs)
+        _submission(arguments, logs).run()
+        print(f"Submitted; the last job writes the manifest in {arguments.output_dir}. The logs are in {logs}")
         return False
     executor = _local(arguments, logs) if arguments.executor == "local" else _ray(arguments, logs)
     try:
@@ -166,17 +171,22 @@ def _ray(arguments: EncodeArguments, logs: Path) -> PipelineExecutor:
     )
 
 
-def _submit(arguments: EncodeArguments, logs: Path) -> None:
-    """Submits the tasks as an array of jobs, and a job after them that ends the store."""
+def _submission(arguments: EncodeArguments, logs: Path) -> SlurmPipelineExecutor:
+    """The tasks as an array of jobs, and a job after them that ends the store; submitted when it is run."""
     encoding = _slurm(arguments, logs, _steps(arguments, arguments.cluster.cpus_per_task), arguments.tasks)
-    finishing = _slurm(arguments, logs / "finish", [FinishStore(arguments)], tasks=1, depends=encoding)
-    if not arguments.dry_run:
-        finishing.run()
-        print(f"Submitted; the last job writes the manifest in {arguments.output_dir}. The logs are in {logs}")
-        return
-    with _recording_sbatch() as submitted:
-        finishing.run()
-        print(submitted.read_text(encoding="utf-8"))
+    return _slurm(arguments, logs / "finish", [FinishStore(arguments)], tasks=1, depends=encoding)
+
+
+def _would_submit(arguments: EncodeArguments, logs: Path, plan: StorePlan) -> str:
+    """What would be submitted, found out beside the store with a copy of the engine's marks of finished tasks."""
+    with tempfile.TemporaryDirectory() as folder, _recording_sbatch() as submitted:
+        trial = Path(folder)
+        for marks in ("completions", "finish/completions"):
+            if (logs / marks).is_dir():
+                shutil.copytree(logs / marks, trial / marks)
+        _forget_tasks_to_do(trial, arguments, plan)
+        _submission(arguments, trial).run()
+        return submitted.read_text(encoding="utf-8").replace(str(trial), str(logs))
 
 
 def _slurm(

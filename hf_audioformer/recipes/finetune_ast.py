@@ -151,6 +151,7 @@ def run(arguments: FinetuneASTArguments) -> list[SplitResult]:
     used = sorted({index for split in splits for part in PARTS for index in getattr(split, part)})
     waveforms = WaveformCache(clips, used, extractor.sampling_rate, skip_bad=arguments.data.skip_bad)
     splits = usable_splits(arguments, clips, splits, waveforms, use_cpu)
+    waveforms.learn_lengths({index for split in splits for index in (*split.validation, *split.test)})
     # A clip of one fold is trained on in the next, which may be named as late as on resume.
     parts = PARTS if arguments.split.kind in ("folds", "drawn_folds") else ("train",)
     trained = {index for split in splits for part in parts for index in getattr(split, part)}
@@ -189,9 +190,7 @@ class _FinetuningAST(SplitTraining[FinetuneASTArguments]):
         self.use_cpu = use_cpu
 
     def parts(self, split: Split) -> dict[str, SpectrogramDataset]:
-        """The training part is normalised by its own statistics, and so are the other two, whose windows ask for
-        lengths."""
-        self.waveforms.learn_lengths([*split.validation, *split.test])
+        """The training part is normalised by its own statistics, and so are the other two."""
         extractor = copy(self.extractor)
         features = self.arguments.features
         if features.statistics == "data" and features.mean is None:

@@ -218,7 +218,8 @@ def model_config(
     if "hidden_dropout" in settings:
         settings.setdefault("classifier_dropout", settings["hidden_dropout"])
     settings |= {"target_mean": None, "target_scale": None, "class_weights": None}
-    # Transformers refuses classes with the one label of a stored number, which `build_model` replaces.
+    # A stored model of one number has one label, with which Transformers refuses single-label classification;
+    # `build_model` sets the kind once the labels are new.
     settings["problem_type"] = clips.problem_type if stored.num_labels != 1 else None
     if arguments.random_weights:
         settings |= _given(arguments, "position_embedding_type", "norm_position")

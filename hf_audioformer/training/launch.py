@@ -45,6 +45,7 @@ def check_launch(expected_world_size: int | None = None, *, use_cpu: bool | None
         ValueError: this launch would train alone or several times apart; the message holds the right command.
     """
     launched = _launched_world_size()
+    _check_started_alone(launched)
     without_accelerator = use_cpu or not torch.accelerator.is_available()
     if _is_requested("FSDP") and without_accelerator:
         raise ValueError(
@@ -160,6 +161,17 @@ def wrap_layers(plugin: FullyShardedDataParallelPlugin, model: PreTrainedModel) 
 
 def _launched_world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _check_started_alone(launched: int) -> None:
+    """Raises a ValueError for one of several processes of srun or mpirun that know nothing of each other."""
+    for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"):
+        started = os.environ.get(name, "1")
+        if launched == 1 and started.isdecimal() and int(started) > 1:
+            raise ValueError(
+                f"this is one of {started} processes ({name}), each of which would train alone. Have srun or mpirun "
+                f"start one on each machine, and that one: {_torchrun(None)}"
+            )
 
 
 def _is_requested(engine: str) -> bool:

@@ -99,9 +99,9 @@ def test_a_file_that_links_lead_to_is_told_of(write: Write, caplog: pytest.LogCa
     (folder / "list.csv").write_text("path,label\nclips/train/dog/a.wav,x\nagain/dog/a.wav,y\n")
     assert len(read_clips(folder / "clips")) == 3
     assert len(read_clips(folder / "list.csv")) == 2
-    linked = f"1 clips are links to the files of others, first {file} to that of {folder / 'clips/test/cat/c.wav'}"
-    assert linked in caplog.messages[0]
-    assert f"first {folder / 'again/dog/a.wav'} to that of {file}: they may be learnt" in caplog.messages[1]
+    assert "1 clips lead to the file of another one, so that it may be learnt from and tested" in caplog.messages[0]
+    assert f"{file} and {folder / 'clips/test/cat/c.wav'} for one" in caplog.messages[0]
+    assert f"{folder / 'again/dog/a.wav'} and {file} for one" in caplog.messages[1]
 
 
 @pytest.mark.fault
@@ -363,6 +363,16 @@ def test_the_case_of_an_ending_does_not_matter(write: Write, write_parquet: Call
     parquet = write_parquet(audio=entries(wav, "a"), label=["x"]).rename(folder / "clips.PARQUET")
     assert read_clips(parquet).ids == ["a"]
     assert read_rows(parquet)[0]["label"] == "x"
+
+
+@pytest.mark.unit
+def test_quotation_marks_of_a_tsv_join_no_cells(write: Write) -> None:
+    """As in the sentences of Common Voice."""
+    lines = ["path\tsentence\tlabel", 'a.wav\t"Come\tx', 'b.wav\the said."\ty', 'c.wav\t"a ""b"" c"\tz', 'd.wav\t"\tx']
+    folder = write(**{"list.tsv": "\n".join(lines)})
+    rows = read_rows(folder / "list.tsv")
+    assert [row["sentence"] for row in rows] == ['"Come', 'he said."', 'a "b" c', '"']
+    assert [row["label"] for row in rows] == ["x", "y", "z", "x"]
 
 
 @pytest.mark.unit

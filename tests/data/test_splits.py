@@ -153,6 +153,14 @@ def test_values_that_are_named_mean_what_they_are_named_for() -> None:
         make_splits(clips, SplitArguments(**by_split, validation_values=["dev"]))
 
 
+@pytest.mark.fault
+@pytest.mark.parametrize("names", [("train", "eval", "test"), ("train", "dev", "val"), ("train", "training", "test")])
+def test_two_names_of_one_part_are_not_joined(names: tuple[str, ...]) -> None:
+    clips = clip_table([0, 1] * 3, split=[name for name in names for _ in range(2)])
+    with pytest.raises(ValueError, match=r"the value '(eval|val|training)' is neither in train_values"):
+        make_splits(clips, SplitArguments(kind="column", column="split"))
+
+
 @pytest.mark.unit
 def test_validation_is_cut_from_train_when_the_column_has_none() -> None:
     clips = clip_table([0, 1] * 15, part=[1] * 20 + [2] * 10)

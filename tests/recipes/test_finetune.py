@@ -20,7 +20,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import ASTConfig, ASTFeatureExtractor, AutoModelForAudioClassification, TrainerCallback, pipeline
 
-from hf_audioformer import AudioFormerForAudioClassification, cli, load_audio, read_clips
+from hf_audioformer import (
+    AudioFormerForAudioClassification,
+    AudioFormerForCausalLM,
+    AudioFormerForConditionalGeneration,
+    cli,
+    load_audio,
+    read_clips,
+)
 from hf_audioformer.data.splits import SplitArguments, make_splits
 from hf_audioformer.recipes import finetune, split_training
 from hf_audioformer.recipes.finetune import DataArguments, FinetuneArguments, ModelArguments
@@ -426,6 +433,19 @@ def test_a_model_of_one_number_lends_its_encoder_to_classes(
     model = finetune.build_model(str(tmp_path), clips, arguments.model, tiny_extractor)
     assert (model.config.problem_type, model.config.target_mean) == ("single_label_classification", None)
     assert tuple(model.config.id2label.values()) == clips.label_names
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("model_class", [AudioFormerForCausalLM, AudioFormerForConditionalGeneration])
+def test_a_generator_lends_its_encoder(
+    model_class: Any, arguments: FinetuneArguments, tiny_extractor: Any, tmp_path: Path
+) -> None:
+    generator = model_class.from_pretrained(str(arguments.model.checkpoint))
+    generator.save_pretrained(tmp_path)
+    clips = read_clips(arguments.data.source)
+    weights = finetune.build_model(str(tmp_path), clips, arguments.model, tiny_extractor).state_dict()
+    for name, weight in generator.audioformer.state_dict().items():
+        assert torch.equal(weights[f"audioformer.{name}"], weight)
 
 
 @pytest.mark.fault

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -137,6 +138,18 @@ def test_fsdp_without_an_accelerator_is_refused(told, tmp_path: Path) -> None:
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_processes_that_know_nothing_of_each_other_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    check_launch()
+    monkeypatch.setenv(name, "8")
+    with pytest.raises(ValueError, match=rf"this is one of 8 processes \({name}\), each of which would train alone"):
+        check_launch()
+    monkeypatch.setenv("WORLD_SIZE", "8")  # torchrun's, started by it
+    check_launch()
+
+
+@pytest.mark.fault
 def test_deepspeed_with_use_cpu_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     assert check_launch() is False
@@ -216,6 +229,21 @@ def test_a_process_of_several_gpus_is_refused_unless_it_keeps_to_one(tmp_path: P
     keep_to_one_gpu(arguments)
     check_world_size(arguments)
     assert (arguments.n_gpu, arguments.train_batch_size) == (1, 3)
+
+
+@pytest.mark.unit
+def test_recipes_keep_to_one_gpu_and_pin_memory_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = TrainingArguments.__post_init__
+
+    def on_four_gpus(self: TrainingArguments) -> None:
+        prepare(self)
+        self._n_gpu = 4
+
+    monkeypatch.setattr(TrainingArguments, "__post_init__", on_four_gpus)
+    settings: dict[str, Any] = {"output_dir": str(tmp_path), "seed": 0}
+    arguments = trainer_arguments({}, {}, use_cpu=False, **settings)
+    assert (arguments.n_gpu, arguments.dataloader_pin_memory) == (1, True)
+    assert trainer_arguments({}, {}, use_cpu=True, **settings).dataloader_pin_memory is False
 
 
 @pytest.mark.unit

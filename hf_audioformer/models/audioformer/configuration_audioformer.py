@@ -6,6 +6,9 @@ from typing import Any, Literal, get_args
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 FrontEnd = Literal["codes", "frames", "patches", "waveform"]
 IntList = list[int] | tuple[int, ...]
@@ -295,6 +298,7 @@ class AudioFormerConfig(PreTrainedConfig):
         stored = len(self.id2label or ())
         for name in NUMBERS_OF_LABELS:
             if num_labels not in (None, stored) and len(getattr(self, name) or ()) == stored:
+                logger.warning(f"{name} is for {stored} labels and is dropped, since there are to be {num_labels}.")
                 setattr(self, name, None)
 
     def validate_labels(self) -> None:
@@ -304,7 +308,10 @@ class AudioFormerConfig(PreTrainedConfig):
         for name in NUMBERS_OF_LABELS:
             values = getattr(self, name)
             if values is not None and len(values) != self.num_labels:
-                raise ValueError(f"{name} has {len(values)} values for {self.num_labels} labels.")
+                raise ValueError(
+                    f"{name} has {len(values)} values for {self.num_labels} labels. To load a checkpoint for other "
+                    f"labels give num_labels={self.num_labels} too, which drops it."
+                )
         if (self.target_mean is None) != (self.target_scale is None) or min(self.target_scale or [1.0]) <= 0:
             raise ValueError(
                 f"target_mean is {self.target_mean} and target_scale {self.target_scale}; give both, scales above 0."

@@ -115,7 +115,7 @@ def trainer_arguments(
         raise ValueError(f"seed is {seed}; it must be at least 0 and below 2 ** 32")
     # Every weight of our models takes part in every step, so that DDP need not look for ones that do not.
     defaults = {"ddp_find_unused_parameters": False, "ddp_backend": distributed_backend(), **defaults}
-    defaults["dataloader_pin_memory"] = not use_cpu
+    defaults["dataloader_pin_memory"] = torch.accelerator.is_available() and not use_cpu
     defaults |= launched_precision(chosen)
     # Without a name, trackio opens a second run for the test; without the other, its Spaces would be public.
     run_name = f"{Path(output_dir).absolute().name} {datetime.now():%Y-%m-%d %H:%M:%S}"

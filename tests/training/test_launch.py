@@ -240,6 +240,7 @@ def test_recipes_keep_to_one_gpu_and_pin_memory_for_it(tmp_path: Path, monkeypat
         self._n_gpu = 4
 
     monkeypatch.setattr(TrainingArguments, "__post_init__", on_four_gpus)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     settings: dict[str, Any] = {"output_dir": str(tmp_path), "seed": 0}
     arguments = trainer_arguments({}, {}, use_cpu=False, **settings)
     assert (arguments.n_gpu, arguments.dataloader_pin_memory) == (1, True)

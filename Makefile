@@ -19,7 +19,7 @@ quickstart: $(INSTALLED)  ## install, fine-tune the bundled checkpoint on the bu
 	$(BIN)/hf-audioformer quickstart
 
 test: transformers-tests  ## run the tests, TEST_JOBS=2 files at a time
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscope-reorder
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet --numprocesses $(TEST_JOBS) --dist loadfile --no-loadscope-reorder --durations 15
 
 test-browser: browser  ## test the demo in a headless Chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --quiet -m browser tests/browser

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from transformers import TrainingArguments
 
@@ -31,6 +31,8 @@ MEASURES_FILE = "measures.json"
 
 class RunArguments(Protocol):
     """The settings that the recipes have in common; they are dataclasses."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def output_dir(self) -> str: ...
@@ -67,7 +69,7 @@ def begin(arguments: Arguments, defaults: Mapping[str, Any], *, models: int = 1)
     state = join_processes(use_cpu, arguments.training)
     check_hub_settings(arguments.training, models)
     check_trackers(arguments.training)
-    arguments = replace(arguments, world_size=state.num_processes, training={**defaults, **arguments.training})  # type: ignore[type-var]
+    arguments = replace(arguments, world_size=state.num_processes, training={**defaults, **arguments.training})
     check_output(arguments.output_dir, _recipe(arguments), resume=arguments.resume, overwrite=arguments.overwrite)
     return arguments, use_cpu
 
@@ -106,4 +108,4 @@ def finish(trainer: AudioTrainer, folder: Path) -> None:
 
 
 def _recipe(arguments: RunArguments) -> str:
-    return dump_config(replace(arguments, resume=False, overwrite=False))  # type: ignore[type-var]
+    return dump_config(replace(arguments, resume=False, overwrite=False))
